@@ -1,0 +1,1 @@
+"""Ways to run Millrace: one package per kind of deployment."""
