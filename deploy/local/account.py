@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.local.errors import DeployError
+
 STATE = Path("/var/lib/millrace")
 """Where root keeps what the account must reach: binaries, and clusters whose own folder is closed to it."""
 
@@ -20,7 +22,7 @@ _NAME = "millrace"
 _FALLBACKS = ("postgres", "nobody")
 
 
-class AccountError(Exception):
+class AccountError(DeployError):
     """There is no user to step down to, or no place it can reach."""
 
 

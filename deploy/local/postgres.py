@@ -30,8 +30,11 @@ from typing import Self
 from urllib.parse import quote
 
 import psutil
+import psycopg
+from psycopg import sql
 
 from deploy.local.account import STATE, Account, AccountError, owner_of, state_lock, unprivileged
+from deploy.local.errors import DeployError
 from deploy.local.tether import tethered
 
 SUPERUSER = "postgres"
@@ -52,8 +55,8 @@ _SETTINGS = {
 }
 
 
-class PostgresError(Exception):
-    """PostgreSQL could not be prepared, started or stopped; the message is meant for a person."""
+class PostgresError(DeployError):
+    """PostgreSQL could not be prepared, started or stopped."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,12 @@ class PostgresCluster:
         self.stop()
         shutil.rmtree(self._home, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def create_database(self, name: str) -> None:
+        """Creates a database unless it is there."""
+        with psycopg.connect(self.admin_url(), autocommit=True) as connection:
+            if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
     def __enter__(self) -> Self:
         self.start()
@@ -292,7 +301,7 @@ class PostgresCluster:
         for process in orphans:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(orphans, timeout=10)
+        _wait(lambda: not any(map(self._is_orphan, orphans)), 10, "processes of the last PostgreSQL do not end")
         socket = Path(self._socket_directory) / f".s.PGSQL.{self._settings['port']}"
         for stale in (self._data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")):
             stale.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from deploy.local.postgres import PostgresCluster, PostgresError
+from tests.deploy.dummies import has_ended, wait_until
 
 QUICK = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -57,7 +59,7 @@ def test_stopping_ends_the_server_and_starting_again_keeps_the_data(directory: P
     cluster.stop()
     assert cluster.pid is None
     assert first is not None
-    assert not psutil.pid_exists(first)
+    assert has_ended(first)
 
     with cluster:
         assert ask(cluster.admin_url(), "select number from kept") == [(7,)]
@@ -65,12 +67,11 @@ def test_stopping_ends_the_server_and_starting_again_keeps_the_data(directory: P
 
 def test_stopping_does_not_wait_for_clients(directory: Path) -> None:
     with PostgresCluster(directory, settings=QUICK) as cluster:
-        client = psycopg.connect(cluster.admin_url())
-        client.execute("select 1")
-        cluster.stop(timeout=20)
-        with pytest.raises(psycopg.OperationalError):
+        with closing(psycopg.connect(cluster.admin_url())) as client:
             client.execute("select 1")
-        client.close()
+            cluster.stop(timeout=20)
+            with pytest.raises(psycopg.OperationalError):
+                client.execute("select 1")
 
 
 def test_starting_a_running_cluster_adopts_it(directory: Path) -> None:
@@ -96,15 +97,14 @@ def test_after_kill_9_of_the_server_a_start_recovers_what_was_committed(director
 def test_after_kill_9_a_busy_orphan_of_the_old_server_does_not_block_the_start(directory: Path) -> None:
     cluster = PostgresCluster(directory, settings=QUICK)
     cluster.start()
-    busy = psycopg.connect(cluster.admin_url())
-    orphan = busy.info.backend_pid
-    os.kill(orphan, signal.SIGSTOP)
-    kill(cluster)
+    with closing(psycopg.connect(cluster.admin_url())) as busy:
+        orphan = busy.info.backend_pid
+        os.kill(orphan, signal.SIGSTOP)
+        kill(cluster)
 
-    with PostgresCluster(directory, settings=QUICK) as again:
-        assert ask(again.admin_url(), "select 1") == [(1,)]
-        assert not psutil.pid_exists(orphan)
-    busy.close()
+        with PostgresCluster(directory, settings=QUICK) as again:
+            assert ask(again.admin_url(), "select 1") == [(1,)]
+            assert has_ended(orphan)
 
 
 def test_a_pid_file_that_names_another_process_does_not_block_the_start(directory: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_server_dies_with_the_process_that_started_it(directory: Path) -> No
         assert starter.stdout is not None
         server = psutil.Process(int(starter.stdout.readline()))
         starter.kill()
-    server.wait(timeout=20)
+    wait_until(lambda: has_ended(server.pid))
 
     with PostgresCluster(directory, settings=QUICK) as cluster:
         assert ask(cluster.admin_url(), "select 1") == [(1,)]
