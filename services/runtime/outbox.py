@@ -1,0 +1,215 @@
+"""The outbox: what another service must learn of a change is written with the change and delivered at least once.
+
+Inline first: right after the commit the same request delivers its events, so that the caller's next read sees their
+effect. Durable second: what was left by a crash, a timeout or a receiver that was down is delivered by a sweeper, with
+a backoff. A delivery failure never fails the caller's request.
+
+Inline deliveries hold a server thread while the receiver may call back, so they take at most half of the threads: no
+cycle of services can starve. What finds no slot is delivered by background threads at once.
+
+Receivers are idempotent: a delivery carries an idempotency key, the event's own.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import cast
+
+import grpc
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+from sqlalchemy import ARRAY, BigInteger, any_, bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql
+
+from services.runtime.auth import service_token
+from services.runtime.callers import DEFAULT_TIMEOUT, Caller
+from services.runtime.channels import code_of, connect
+from services.runtime.db import Database, Emitted
+from services.runtime.errors import ServiceError
+from services.runtime.settings import Settings
+from services.runtime.statements import given, mine, statement
+from services.runtime.tables import standing
+
+log = structlog.get_logger()
+
+SWEEPER_ROLE = "millrace_sweeper"
+LISTING = b"select distinct organization_id from outbox where due_at <= now() limit 1000"
+SWEEP_EVERY = 1.0
+"""Seconds between two looks at what is due."""
+LEASE = timedelta(seconds=60)
+"""How long a claimed event is one sweeper's; longer than a whole batch of deliveries takes."""
+BATCH = 10
+BACKGROUND_THREADS = 4
+LONGEST_DELAY = timedelta(seconds=5)
+HOPELESS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+    }
+)
+"""Answers that no repeat can change: the event is kept but never due again, for a person to look at."""
+
+_outbox = standing.tables["outbox"]
+_due = (
+    select(_outbox.c.id)
+    .where(mine(_outbox), _outbox.c.due_at <= func.now())
+    .order_by(_outbox.c.due_at)
+    .limit(BATCH)
+    .with_for_update(skip_locked=True)
+)
+CLAIM_DUE = statement(
+    update(_outbox)
+    .where(mine(_outbox), _outbox.c.id == any_(func.array(_due.scalar_subquery(), type_=ARRAY(BigInteger))))
+    .values(due_at=func.now() + bindparam("lease", type_=postgresql.INTERVAL()))
+    .returning(*(_outbox.c[name] for name in Emitted._fields)),
+    Emitted,
+)
+DELIVERED = statement(
+    delete(_outbox).where(mine(_outbox), _outbox.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+)
+FAILED = statement(
+    update(_outbox)
+    .where(mine(_outbox), _outbox.c.id == given("id", _outbox.c.id))
+    .values(
+        attempts=_outbox.c.attempts + 1,
+        last_error=given("error", _outbox.c.last_error),
+        due_at=func.now()
+        + bindparam("delay", type_=postgresql.INTERVAL())
+        * func.least(func.power(2, func.least(_outbox.c.attempts, 10)), bindparam("longest", type_=BigInteger)),
+    )
+)
+FIRST_DELAY = timedelta(milliseconds=250)
+
+
+class Outbox:
+    """Delivers a service's events. `deliver` is what `Database.after_commit` calls."""
+
+    def __init__(
+        self, service: str, settings: Settings, db: Database, *, dial: Callable[[str], grpc.Channel] | None = None
+    ):
+        self._service = service
+        self._secret = settings.secret.get_secret_value()
+        self._db = db
+        self._dial = dial or (lambda receiver: connect(settings, receiver))
+        self._channels: dict[str, grpc.Channel] = {}
+        self._slots = threading.BoundedSemaphore(max(settings.threads // 2, 1))
+        self._background = ThreadPoolExecutor(BACKGROUND_THREADS, thread_name_prefix="outbox")
+        self._stopping = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep_for_ever, name="outbox-sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Starts the sweeper."""
+        self._sweeper.start()
+
+    def deliver(self, who: Caller, events: Sequence[Emitted]) -> None:
+        """Delivers fresh events within the request that made them, or hands them on when too many requests do."""
+        if not self._slots.acquire(blocking=False):
+            self._background.submit(self._attempt, who.organization_id, events, DEFAULT_TIMEOUT)
+            return
+        try:
+            self._attempt(who.organization_id, events, min(who.time_left(), DEFAULT_TIMEOUT))
+        finally:
+            self._slots.release()
+
+    def sweep(self) -> None:
+        """Delivers everything that is due, organisation by organisation; each one's failure is its own."""
+        with self._db.as_role(SWEEPER_ROLE) as connection:
+            organizations = [row[0] for row in connection.execute(LISTING).fetchall()]
+        for organization_id in organizations:
+            if self._stopping.is_set():
+                return
+            try:
+                self._sweep_one(organization_id)
+            except (ServiceError, psycopg.Error):
+                log.exception("outbox.sweep_failed", organization_id=organization_id)
+
+    def close(self) -> None:
+        """Stops sweeping and lets deliveries under way end; what is left stays in the table."""
+        self._stopping.set()
+        if self._sweeper.is_alive():
+            self._sweeper.join()
+        self._background.shutdown(wait=True, cancel_futures=True)
+        for channel in self._channels.values():
+            channel.close()
+
+    def _sweep_for_ever(self) -> None:
+        while not self._stopping.wait(SWEEP_EVERY):
+            try:
+                self.sweep()
+            except (ServiceError, psycopg.Error, PoolTimeout) as error:
+                log.warning("outbox.sweep_failed", error=str(error))
+
+    def _sweep_one(self, organization_id: int) -> None:
+        with self._db.transaction(Caller(organization_id, 0, is_service=True)) as tx:
+            events = tx.all(CLAIM_DUE, lease=LEASE)
+        self._attempt(organization_id, events, DEFAULT_TIMEOUT)
+
+    def _attempt(self, organization_id: int, events: Sequence[Emitted], timeout: float) -> None:
+        delivered: list[int] = []
+        failed: list[tuple[Emitted, grpc.RpcError]] = []
+        silent: dict[str, grpc.RpcError] = {}
+        for event in events:
+            # A receiver that did not answer the last event will not answer the next one either.
+            error = silent.get(event.receiver) or self._call(organization_id, event, timeout)
+            if error is None:
+                delivered.append(event.id)
+                continue
+            failed.append((event, error))
+            if code_of(error) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                silent[event.receiver] = error
+        try:
+            self._record(organization_id, delivered, failed)
+        except ServiceError as error:
+            # The database went away; the rows are still there and the receivers know the events.
+            log.warning("outbox.record_failed", organization_id=organization_id, error=str(error))
+
+    def _call(self, organization_id: int, event: Emitted, timeout: float) -> grpc.RpcError | None:
+        metadata = (
+            ("authorization", f"Bearer {service_token(self._secret, organization_id, event.user_id)}"),
+            ("x-request-id", event.request_id),
+            ("idempotency-key", f"{self._service}:{event.id}"),
+        )
+        try:
+            method = self._channel(event.receiver).unary_unary(event.rpc, _as_is, _as_is)
+            method(event.payload, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            log.warning(
+                "outbox.not_delivered",
+                organization_id=organization_id,
+                event_id=event.id,
+                rpc=event.rpc,
+                error=_text(error),
+                request_id=event.request_id,
+            )
+            return error
+        return None
+
+    def _record(
+        self, organization_id: int, delivered: Sequence[int], failed: Sequence[tuple[Emitted, grpc.RpcError]]
+    ) -> None:
+        with self._db.transaction(Caller(organization_id, 0, is_service=True)) as tx:
+            if delivered:
+                tx.run(DELIVERED, ids=list(delivered))
+            for event, error in failed:
+                delay = None if code_of(error) in HOPELESS else FIRST_DELAY
+                tx.run(FAILED, id=event.id, error=_text(error), delay=delay, longest=LONGEST_DELAY // FIRST_DELAY)
+
+    def _channel(self, receiver: str) -> grpc.Channel:
+        channel = self._channels.get(receiver)
+        if channel is None:
+            channel = self._channels.setdefault(receiver, self._dial(receiver))
+        return channel
+
+
+def _text(error: grpc.RpcError) -> str:
+    return f"{code_of(error).name}: {cast('grpc.Call', error).details()}"[:500]
+
+
+def _as_is(message: bytes) -> bytes:
+    """Events travel as the bytes their row has."""
+    return message

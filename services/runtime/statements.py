@@ -1,0 +1,80 @@
+"""Statements: composed with SQLAlchemy Core, compiled once to the SQL text that psycopg prepares and runs.
+
+Every table of a statement is scoped by `organization_id = :organization_id` in the text (`mine`): row-level security
+alone would hold the wall, but would not route on a distributed database and would not use the leading index column.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast, overload
+
+from psycopg.rows import BaseRowFactory
+from sqlalchemy import ColumnElement, Table, bindparam
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.base import Executable
+from sqlalchemy.types import BigInteger
+
+Row = TypeVar("Row")
+
+ORGANIZATION = bindparam("organization_id", type_=BigInteger())
+"""The caller's organisation; `Transaction` binds it."""
+
+REGISTERED: list["Statement[Any]"] = []
+"""Every statement of the process, for the tests that walk them."""
+
+_DIALECT = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+
+
+class Nothing:
+    """The row of a statement that returns none."""
+
+
+class Statement(Generic[Row]):
+    """SQL text with named parameters, and what a row of its answer becomes."""
+
+    __slots__ = ("constants", "row", "row_factory", "sql")
+
+    def __init__(self, sql: str, constants: dict[str, Any], row: Callable[..., Row]) -> None:
+        self.sql = sql
+        self.constants = constants
+        self.row = row
+        self.row_factory = cast("BaseRowFactory[Row]", _rows_of(row))
+        REGISTERED.append(self)
+
+
+@overload
+def statement(composed: Executable) -> Statement[Nothing]: ...
+@overload
+def statement(composed: Executable, row: Callable[..., Row]) -> Statement[Row]: ...
+def statement(composed: Executable, row: Callable[..., Any] = Nothing) -> Statement[Any]:
+    """Compiles a Core statement. `row` is called with a row's columns in order; a dataclass's fields must be these."""
+    compiled = composed.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+    constants = {name: bind.value for bind, name in compiled.bind_names.items() if not bind.required}
+    if dataclasses.is_dataclass(row):
+        fields = [field.name for field in dataclasses.fields(row)]
+        columns = [entry.keyname for entry in compiled._result_columns]
+        if fields != columns:
+            raise TypeError(f"{row} has fields {fields}, the statement answers {columns}")
+    return Statement(str(compiled), constants, row)
+
+
+def columns_of(table: Table, row: type[Any]) -> list[ColumnElement[Any]]:
+    """The table's columns that a dataclass names, in its order; what a select or returning of it answers."""
+    return [table.c[field.name] for field in dataclasses.fields(row)]
+
+
+def mine(table: Table) -> ColumnElement[bool]:
+    """`table.organization_id` is the caller's."""
+    return table.c.organization_id == ORGANIZATION
+
+
+def given(name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A parameter of the column's type."""
+    return bindparam(name, type_=column.type)
+
+
+def _rows_of(row: Callable[..., Row]) -> Callable[[Any], Callable[[Sequence[Any]], Row]]:
+    def make(values: Sequence[Any]) -> Row:
+        return row(*values)
+
+    return lambda _cursor: make
