@@ -140,9 +140,14 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Bring a database's roles, schemas and tables up to date; the secret comes from MILLRACE_SECRET or DIR/secret."""
+    import psycopg
+
     from services.runtime import migrate as migrations
 
-    migrations.migrate(url, _secret(Home(data)))
+    try:
+        migrations.migrate(url, _secret(Home(data)))
+    except psycopg.OperationalError as error:
+        raise DeployError(f"the database cannot be migrated: {error}") from error
     _print({"migrated": True}, as_json, "the database is up to date")
 
 

@@ -137,6 +137,19 @@ class PostgresCluster:
             if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
                 connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
+    def comment(self, database: str) -> str:
+        """The comment on a database, "" when it has none; it lives and dies with the data."""
+        query = "select shobj_description(oid, 'pg_database') from pg_database where datname = %s"
+        with psycopg.connect(self.admin_url(), autocommit=True) as connection:
+            row = connection.execute(query, [database]).fetchone()
+        return (row and row[0]) or ""
+
+    def set_comment(self, database: str, text: str) -> None:
+        """Replaces the comment on a database."""
+        statement = sql.SQL("comment on database {} is {}").format(sql.Identifier(database), sql.Literal(text))
+        with psycopg.connect(self.admin_url(), autocommit=True) as connection:
+            connection.execute(statement)
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -60,7 +60,7 @@ class Process:
         environment: Mapping[str, str] | None = None,
         directory: Path = Path("/"),
         ready: Callable[[], bool] = lambda: True,
-        patience: float = 15,
+        patience: float = 20,
     ) -> None:
         self.name = name
         self._command = list(command)

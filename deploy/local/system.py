@@ -1,5 +1,6 @@
 """The whole system on one machine: which processes it is made of, what each is told, and in which order they start."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+import services
 from deploy.local import session
 from deploy.local.admin import Admin
 from deploy.local.errors import DeployError
@@ -51,15 +53,13 @@ def _start(home: Home, port: int, progress: Progress, supervisor: Supervisor, st
     port = require_free(port) if port else free_ports(1)[0]
     cluster = PostgresCluster(home.postgres, log=home.logs / "postgres.log")
     supervisor.start(_Postgres(cluster))
-    cluster.create_database(DATABASE)
     secret = home.secret.read_text()
-    with progress.step("Migrating the database", "migrations"):
-        _migration(home, cluster.admin_url(DATABASE), secret).run()
+    _migrate(home, cluster, secret, progress)
 
     admin_port, *service_ports = free_ports(1 + len(SERVICES))
     state.addresses = {name: f"{LOOPBACK}:{at}" for name, at in zip(SERVICES, service_ports, strict=True)}
-    services = [_service(home, name, cluster.url(DATABASE), secret, state.addresses) for name in SERVICES]
-    supervisor.start(*services, _envoy(home, port, admin_port, state.addresses))
+    parts = [_service(home, name, cluster.url(DATABASE), secret, state.addresses) for name in SERVICES]
+    supervisor.start(*parts, _envoy(home, port, admin_port, state.addresses))
 
     with Admin(state.addresses["identity"], secret) as admin:
         if not admin.has_user(DEMO_ORGANIZATION, DEMO_ADMIN):
@@ -100,11 +100,31 @@ class _Postgres:
         return f"postgres ended, see {self._cluster.log}"
 
 
-def _migration(home: Home, url: str, secret: str) -> Process:
-    """Migrations run in a process of their own, which gives its memory back."""
-    environment = {**os.environ, "MILLRACE_MIGRATION_URL": url, "MILLRACE_SECRET": secret}
+def _migrate(home: Home, cluster: PostgresCluster, secret: str, progress: Progress) -> None:
+    """Brings the database up to date, in a process of its own that gives its memory back.
+
+    The database notes which code did so last: with the same code a start is spared the two seconds.
+    """
+    cluster.create_database(DATABASE)
+    migrated_by = f"migrated by {_fingerprint(secret)}"
+    if cluster.comment(DATABASE) == migrated_by:
+        return
+    told = {"MILLRACE_MIGRATION_URL": cluster.admin_url(DATABASE), "MILLRACE_SECRET": secret}
     command = [sys.executable, "-m", "deploy.local.cli", "migrate"]
-    return Process("migrate", command, log=home.logs / "migrate.log", environment=environment, directory=home.run)
+    log = home.logs / "migrate.log"
+    with progress.step("Migrating the database", "migrations"):
+        Process("migrate", command, log=log, environment={**os.environ, **told}, directory=home.run).run()
+    cluster.set_comment(DATABASE, migrated_by)
+
+
+def _fingerprint(secret: str) -> str:
+    """Differs whenever migrating might do something: other code of any service, or other role passwords."""
+    digest = hashlib.sha256(secret.encode())
+    root = Path(services.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _service(home: Home, name: str, database_url: str, secret: str, addresses: dict[str, str]) -> Process:

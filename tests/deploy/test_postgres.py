@@ -66,12 +66,12 @@ def test_stopping_ends_the_server_and_starting_again_keeps_the_data(directory: P
 
 
 def test_stopping_does_not_wait_for_clients(directory: Path) -> None:
-    with PostgresCluster(directory, settings=QUICK) as cluster:
-        with closing(psycopg.connect(cluster.admin_url())) as client:
+    cluster = PostgresCluster(directory, settings=QUICK)
+    with cluster, closing(psycopg.connect(cluster.admin_url())) as client:
+        client.execute("select 1")
+        cluster.stop(timeout=20)
+        with pytest.raises(psycopg.OperationalError):
             client.execute("select 1")
-            cluster.stop(timeout=20)
-            with pytest.raises(psycopg.OperationalError):
-                client.execute("select 1")
 
 
 def test_starting_a_running_cluster_adopts_it(directory: Path) -> None:
@@ -168,6 +168,16 @@ def test_the_server_dies_with_the_process_that_started_it(directory: Path) -> No
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(directory: Path) -> None:
     with pytest.raises(PostgresError, match="no_such_setting"):
         PostgresCluster(directory, settings={**QUICK, "no_such_setting": "1"}).start()
+
+
+def test_a_database_is_created_once_and_can_carry_a_comment(directory: Path) -> None:
+    with PostgresCluster(directory, settings=QUICK) as cluster:
+        cluster.create_database("it's")
+        assert cluster.comment("it's") == ""
+        cluster.set_comment("it's", "mine's this")
+        cluster.create_database("it's")
+        assert cluster.comment("it's") == "mine's this"
+        assert ask(cluster.admin_url("it's"), "select current_database()") == [("it's",)]
 
 
 def test_a_bin_directory_without_postgres_is_refused_by_name(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
