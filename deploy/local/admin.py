@@ -22,7 +22,7 @@ class Refusal(DeployError):
     def __init__(self, error: grpc.RpcError) -> None:
         call = cast("grpc.Call", error)  # what a stub raises is both
         self.code = call.code()
-        super().__init__(f"{call.details()} ({_reason(call) or self.code.name})")
+        super().__init__(f"{call.details()} {_explanation(call)}")
 
 
 class Admin:
@@ -77,12 +77,15 @@ class Admin:
             raise Refusal(error) from error
 
 
-def _reason(error: grpc.Call) -> str:
-    """The named error of a refusal (``ErrUserNotFound``), "" when there is none."""
+def _explanation(error: grpc.Call) -> str:
+    """What the details of a refusal add: its named error (``ErrUserNotFound``) and a line per member at fault."""
+    reason, members = error.code().name, ""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
+                info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
                 if detail.Unpack(info):
-                    return str(info.reason)
-    return ""
+                    reason = info.reason
+                elif detail.Unpack(bad):
+                    members = "".join(f"\n    {each.field}: {each.description}" for each in bad.field_violations)
+    return f"({reason}){members}"

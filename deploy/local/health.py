@@ -2,6 +2,7 @@
 
 import socket
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,8 +18,9 @@ def serves_grpc(address: str) -> bool:
     except OSError:
         return False  # a channel to a closed port would wait before it tries again
     with grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs do not know its rpcs
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_PATIENCE)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_PATIENCE)
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
