@@ -5,9 +5,9 @@
     with self._db.transaction(who) as tx:
         contact = tx.one(GET_CONTACT, id=7)
 
-A transaction opens with one message (`begin; set local app.organization_id = '7'`), which row-level security reads and
-a distributed PostgreSQL routes by; `organization_id` is bound to every statement besides. It commits on exit and rolls
-back on any exception. Rows come back as frozen dataclasses.
+A transaction opens with `set local app.organization_id = '7'`, which row-level security reads and a distributed
+PostgreSQL routes by; `organization_id` is bound to every statement besides. It commits on exit and rolls back on any
+exception. Rows come back as frozen dataclasses.
 """
 
 import hashlib
@@ -19,9 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from google.protobuf.message import Message
-from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.json import JsonbDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 from sqlalchemy import bindparam, delete, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql
@@ -32,6 +30,7 @@ from services.runtime.ids import IdBlocks
 from services.runtime.settings import Settings, database_password
 from services.runtime.statements import Row, Statement, given, mine, statement
 from services.runtime.tables import standing
+from services.runtime.wire import CommitFailed, ConnectionLost, Wire
 
 Answer = TypeVar("Answer", bound=Message)
 
@@ -74,6 +73,8 @@ KEY_LIFETIME = timedelta(hours=24)
 """How long a caller's idempotency key answers (spec v1 D14)."""
 EVENT_LIFETIME = timedelta(days=30)
 """How long a receiver remembers an event; far longer than any redelivery."""
+STATEMENT_TIMEOUT = "30s"
+"""Longer than any caller waits: what runs on is stopped by the database."""
 INLINE_GRACE = timedelta(seconds=10)
 """How long the sweeper leaves a fresh event to the request that made it."""
 
@@ -107,30 +108,31 @@ class Replay(Exception):
 class Transaction:
     """One organisation's unit of work. Made by `Database.transaction` and `Database.reading`."""
 
-    __slots__ = ("_claimed", "_connection", "_ids", "emitted", "who")
+    __slots__ = ("_claimed", "_database", "emitted", "who", "wire")
 
-    def __init__(self, connection: psycopg.Connection, who: Caller, ids: IdBlocks) -> None:
-        self._connection = connection
-        self._ids = ids
+    def __init__(self, database: "Database", wire: Wire, who: Caller) -> None:
+        self._database = database
         self._claimed = False
+        self.wire = wire
         self.who = who
         self.emitted: list[Emitted] = []
 
     def one(self, wanted: Statement[Row], **parameters: Any) -> Row | None:
         """The first row of the answer, or None."""
-        return self._execute(wanted, parameters).fetchone()
+        rows, _ = self._execute(wanted, parameters)
+        return rows[0] if rows else None
 
     def all(self, wanted: Statement[Row], **parameters: Any) -> list[Row]:
         """All rows of the answer."""
-        return self._execute(wanted, parameters).fetchall()
+        return self._execute(wanted, parameters)[0]
 
     def run(self, wanted: Statement[Any], **parameters: Any) -> int:
         """How many rows the statement touched."""
-        return self._execute(wanted, parameters).rowcount
+        return self._execute(wanted, parameters)[1]
 
     def new_id(self, kind: str) -> int:
         """A fresh id of this kind in the caller's organisation."""
-        return self._ids.take(self.who.organization_id, kind)
+        return self._database.ids.take(self.who.organization_id, kind)
 
     def emit(self, event: Event, payload: Message) -> None:
         """Writes an event to the outbox; it is delivered right after the commit, and until it is received."""
@@ -172,13 +174,17 @@ class Transaction:
     def _key(self) -> dict[str, Any]:
         return {"user_id": self.who.user_id, "rpc": self.who.rpc, "key": self.who.idempotency_key}
 
-    def _execute(self, wanted: Statement[Row], parameters: dict[str, Any]) -> psycopg.Cursor[Row]:
+    def _execute(self, wanted: Statement[Row], parameters: dict[str, Any]) -> tuple[list[Row], int]:
         parameters["organization_id"] = self.who.organization_id
         if wanted.constants:
             parameters = wanted.constants | parameters
         self.who.statements += 1
-        cursor = self._connection.cursor(row_factory=wanted.row_factory)
-        return cursor.execute(wanted.sql, parameters, prepare=True)
+        try:
+            return self.wire.run(wanted, parameters)
+        except ConnectionLost:
+            # It broke while it sat in the pool, and nothing of this transaction happened: once more on a sound one.
+            self._database.replace_wire(self)
+            return self.wire.run(wanted, parameters)
 
 
 class Database:
@@ -192,15 +198,16 @@ class Database:
         after_commit: Callable[[Caller, list[Emitted]], None] | None = None,
     ) -> None:
         self.after_commit = after_commit
-        self._ids = IdBlocks(conninfo)
+        self.ids = IdBlocks(conninfo)
         self._pool = ConnectionPool(
             conninfo,
+            connection_class=Wire,
             min_size=1,
             max_size=size,
             max_idle=60,
             timeout=5,
             kwargs={"autocommit": True},
-            configure=_configure,
+            configure=Wire.ready,
             open=True,
         )
 
@@ -225,38 +232,41 @@ class Database:
             yield tx
 
     @contextmanager
-    def as_role(self, role: str) -> Iterator[psycopg.Connection]:
+    def as_role(self, role: str) -> Iterator[psycopg.Connection[Any]]:
         """A read-only transaction of no organisation under another role the service may take on."""
-        with self._pool.connection() as connection:
-            _command(connection, f"begin read only; set local role {role}".encode())
-            try:
-                yield connection
-            finally:
-                _end(connection, b"rollback")
+        with self._pool.connection() as connection, connection.transaction():
+            connection.execute(f"set transaction read only; set local role {role}".encode())
+            yield connection
+
+    def replace_wire(self, tx: Transaction) -> None:
+        """Gives a transaction that has not begun a sound connection in place of its broken one."""
+        self._pool.putconn(tx.wire)
+        self._pool.check()
+        tx.wire = self._checkout()
+        tx.wire.begin(b"begin", tx.who.organization_id)
 
     def close(self) -> None:
         """Closes every connection."""
         self._pool.close()
-        self._ids.close()
+        self.ids.close()
 
     @contextmanager
     def _open(self, who: Caller, begin: bytes) -> Iterator[Transaction]:
-        connection = self._checkout()
+        tx = Transaction(self, self._checkout(), who)
+        tx.wire.begin(begin, who.organization_id)
         try:
-            _command(connection, b"%s; set local app.organization_id = '%d'" % (begin, who.organization_id))
-            tx = Transaction(connection, who, self._ids)
-            try:
-                yield tx
-            except BaseException:
-                _end(connection, b"rollback")
-                raise
-            _commit(connection)
+            yield tx
+            tx.wire.commit_now()
         except psycopg.Error as error:
+            tx.wire.rollback_now()
             raise _told(error) from error
+        except BaseException:
+            tx.wire.rollback_now()
+            raise
         finally:
-            self._pool.putconn(connection)
+            self._pool.putconn(tx.wire)
 
-    def _checkout(self) -> psycopg.Connection:
+    def _checkout(self) -> Wire:
         try:
             return self._pool.getconn()
         except PoolTimeout as error:
@@ -288,35 +298,8 @@ def connection_info(settings: Settings, service: str) -> str:
         parts |= {"user": role, "password": database_password(settings.secret.get_secret_value(), role)}
     parts.setdefault("application_name", role)
     parts.setdefault("connect_timeout", "5")
+    parts.setdefault("options", f"-c statement_timeout={STATEMENT_TIMEOUT} -c idle_in_transaction_session_timeout=60s")
     return make_conninfo("", **parts)
-
-
-def _configure(connection: psycopg.Connection) -> None:
-    connection.adapters.register_dumper(dict, JsonbDumper)
-    connection.prepared_max = 500
-
-
-def _command(connection: psycopg.Connection, command: bytes) -> None:
-    """Runs transaction control on the wire directly: a cursor would cost more than the command."""
-    result = connection.pgconn.exec_(command)
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        raise psycopg.errors.error_from_result(result, encoding="utf-8")
-
-
-def _commit(connection: psycopg.Connection) -> None:
-    result = connection.pgconn.exec_(b"commit")
-    if result.status != pq.ExecStatus.COMMAND_OK or result.command_status != b"COMMIT":
-        raise CommitFailed(result.error_message)
-
-
-def _end(connection: psycopg.Connection, command: bytes) -> None:
-    """Rolls back if there is still anything to roll back; a broken connection has nothing."""
-    if connection.pgconn.status == pq.ConnStatus.OK:
-        connection.pgconn.exec_(command)
-
-
-class CommitFailed(psycopg.OperationalError):
-    """The commit was not acknowledged: the effect is unknown to us."""
 
 
 def _told(error: psycopg.Error) -> ServiceError:

@@ -6,14 +6,14 @@ time it comes back, up to a thousand, so quiet kinds have small gaps and busy on
 
 import threading
 from itertools import count
+from typing import Any
 
-import psycopg
-from psycopg import pq
 from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from services.runtime.statements import ORGANIZATION, statement
 from services.runtime.tables import standing
+from services.runtime.wire import ConnectionLost, Wire
 
 LARGEST_BLOCK = 1000
 
@@ -33,7 +33,7 @@ class IdBlocks:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self._connection: psycopg.Connection | None = None
+        self._connection: Wire | None = None
         self._lock = threading.Lock()
         self._blocks: dict[tuple[int, str], tuple[count[int], int, int]] = {}
 
@@ -53,28 +53,27 @@ class IdBlocks:
         """Gives the connection back; blocks in hand become gaps."""
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
 
     def _take_block(self, organization_id: int, kind: str, size: int) -> int:
+        parameters = {**TAKE.constants, "organization_id": organization_id, "kind": kind, "size": size}
         try:
-            return self._run(organization_id, kind, size)
-        except psycopg.OperationalError:
+            return self._run(organization_id, parameters)
+        except ConnectionLost:
             # The connection sat idle and the database went away in between: once more on a new one.
             self.close()
-            self._connection = None
-            return self._run(organization_id, kind, size)
+            return self._run(organization_id, parameters)
 
-    def _run(self, organization_id: int, kind: str, size: int) -> int:
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._conninfo, autocommit=True)
+    def _run(self, organization_id: int, parameters: dict[str, Any]) -> int:
+        if self._connection is None:
+            self._connection = Wire.connect(self._conninfo, autocommit=True)
+            self._connection.ready()
         connection = self._connection
-        connection.execute(f"begin; set local app.organization_id = '{organization_id:d}'")
+        connection.begin(b"begin", organization_id)
         try:
-            parameters = {**TAKE.constants, "organization_id": organization_id, "kind": kind, "size": size}
-            row = connection.cursor(row_factory=TAKE.row_factory).execute(TAKE.sql, parameters).fetchone()
-            connection.execute("commit")
+            rows, _ = connection.run(TAKE, parameters)
+            connection.commit_now()
         except BaseException:
-            if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE and not connection.closed:
-                connection.execute("rollback")
+            connection.rollback_now()
             raise
-        assert row is not None
-        return row
+        return rows[0]

@@ -27,7 +27,7 @@ def migrate(url: str, secret: str) -> None:
     """Brings a database to what this version of the code needs."""
     _prepare(url, secret)
     engine = create_engine(_sqlalchemy_url(url), poolclass=pool.NullPool)
-    for service in (each for each in ORDER if (SERVICES / each / "migrations").exists()):
+    for service in (each for each in ORDER if (SERVICES / each / "migrations" / "env.py").exists()):
         with engine.begin() as connection:
             connection.execute(text(f"set role {OWNER}"))
             connection.execute(text(f"set search_path = {service}"))

@@ -62,6 +62,7 @@ _ACCEPTED: dict[int, frozenset[str]] = {
     access_pb2.ACCESS_SETTINGS: SETTINGS_ROLES,
 }
 
+_OUR_FAULT = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN"})
 _VISIBLE = re.compile(r"[!-~]{1,128}")
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -124,6 +125,8 @@ class Guard(grpc.ServerInterceptor):
                 return replay.response
             except ServiceError as error:
                 failure = error
+                if error.code in _OUR_FAULT:
+                    log.error("rpc.failed", rpc=rpc, request_id=request_id, exc_info=error)
             except Exception:
                 failure = Internal()
                 log.exception("rpc.failed", rpc=rpc, request_id=request_id)

@@ -5,10 +5,10 @@ alone would hold the wall, but would not route on a distributed database and wou
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar, cast, overload
 
-from psycopg.rows import BaseRowFactory
 from sqlalchemy import ColumnElement, Table, bindparam
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.base import Executable
@@ -22,6 +22,7 @@ ORGANIZATION = bindparam("organization_id", type_=BigInteger())
 REGISTERED: list["Statement[Any]"] = []
 """Every statement of the process, for the tests that walk them."""
 
+_PARAMETER = re.compile(r"%\((\w+)\)s|%%")
 _DIALECT = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -32,14 +33,24 @@ class Nothing:
 class Statement(Generic[Row]):
     """SQL text with named parameters, and what a row of its answer becomes."""
 
-    __slots__ = ("constants", "row", "row_factory", "sql")
+    __slots__ = ("constants", "make", "names", "sql", "wire")
 
     def __init__(self, sql: str, constants: dict[str, Any], row: Callable[..., Row]) -> None:
         self.sql = sql
         self.constants = constants
-        self.row = row
-        self.row_factory = cast("BaseRowFactory[Row]", _rows_of(row))
+        numbers: dict[str, int] = {}
+        self.wire = _PARAMETER.sub(lambda found: _numbered(found, numbers), sql).encode()
+        """The text as PostgreSQL prepares it, with numbered parameters."""
+        self.names = tuple(numbers)
+        """The parameters in the order of their numbers."""
+        self.make = cast("Callable[[Sequence[Any]], Row]", lambda values: row(*values))
         REGISTERED.append(self)
+
+
+def _numbered(found: re.Match[str], numbers: dict[str, int]) -> str:
+    if found[0] == "%%":
+        return "%"
+    return f"${numbers.setdefault(found[1], len(numbers) + 1)}"
 
 
 @overload
@@ -71,10 +82,3 @@ def mine(table: Table) -> ColumnElement[bool]:
 def given(name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
     """A parameter of the column's type."""
     return bindparam(name, type_=column.type)
-
-
-def _rows_of(row: Callable[..., Row]) -> Callable[[Any], Callable[[Sequence[Any]], Row]]:
-    def make(values: Sequence[Any]) -> Row:
-        return row(*values)
-
-    return lambda _cursor: make

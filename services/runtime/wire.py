@@ -1,0 +1,129 @@
+"""How statements reach PostgreSQL: prepared once per connection, and the first of a transaction along with its begin.
+
+psycopg converts and carries the values; its cursors are passed by. A transaction of n statements makes n + 1 round
+trips instead of n + 2, and each costs a quarter of what a cursor's would: at our rates that is most of a read's price.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import abc, adapt, pq
+from psycopg.adapt import PyFormat
+from psycopg.types.json import JsonbDumper
+
+from services.runtime.statements import Row, Statement
+
+_DONE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
+
+class ConnectionLost(psycopg.OperationalError):
+    """The connection broke before the transaction's commit was sent: nothing of it happened."""
+
+
+class CommitFailed(psycopg.OperationalError):
+    """The commit was not acknowledged: its effect is unknown to us."""
+
+
+class Wire(psycopg.Connection[Any]):
+    """A connection as transactions use it; the pool makes these."""
+
+    _names: dict[str, bytes]
+    _transformer: abc.Transformer
+    _begin: tuple[bytes, bytes] | None = None
+
+    def ready(self) -> None:
+        """Called once by the pool for a new connection."""
+        self.adapters.register_dumper(dict, JsonbDumper)
+        self._names = {}
+        self._transformer = adapt.Transformer(self)
+
+    def begin(self, begin: bytes, organization_id: int) -> None:
+        """Opens a transaction of one organisation; it is sent with the first statement."""
+        self._begin = (begin, b"set local app.organization_id = '%d'" % organization_id)
+
+    def run(self, wanted: Statement[Row], parameters: dict[str, Any]) -> tuple[list[Row], int]:
+        """Runs a statement: its rows and how many it touched. Raises psycopg's errors."""
+        # As text: PostgreSQL knows each parameter's type from the statement, psycopg guesses a binary one by the value.
+        values = self._transformer.dump_sequence(
+            [parameters[name] for name in wanted.names], [PyFormat.TEXT] * len(wanted.names)
+        )
+        name = self._names.get(wanted.sql)
+        if self._begin is not None:
+            result = self._run_first(wanted, name, values)
+        else:
+            if name is None:
+                name = self._name(wanted)
+                self._expect(self.pgconn.prepare(name, wanted.wire))
+            result = self._expect(self.pgconn.exec_prepared(name, values))  # type: ignore[arg-type]
+        if result.status == pq.ExecStatus.COMMAND_OK:
+            return [], result.command_tuples or 0
+        self._transformer.set_pgresult(result)
+        rows: list[Row] = self._transformer.load_rows(0, result.ntuples, wanted.make)
+        return rows, result.ntuples
+
+    def commit_now(self) -> None:
+        """Commits. Raises CommitFailed when PostgreSQL did not say so."""
+        if self._begin is not None:
+            self._begin = None
+            return
+        result = self.pgconn.exec_(b"commit")
+        if result.status != pq.ExecStatus.COMMAND_OK or result.command_status != b"COMMIT":
+            raise CommitFailed(result.error_message.decode(errors="replace"))
+
+    def rollback_now(self) -> None:
+        """Rolls back if there is anything to roll back; a broken connection has nothing."""
+        if self._begin is None and self.pgconn.status == pq.ConnStatus.OK:
+            self.pgconn.exec_(b"rollback")
+        self._begin = None
+
+    def _run_first(
+        self, wanted: Statement[Row], name: bytes | None, values: Sequence[abc.Buffer | None]
+    ) -> pq.abc.PGresult:
+        assert self._begin is not None
+        pgconn = self.pgconn
+        try:
+            pgconn.enter_pipeline_mode()
+            for command in self._begin:
+                pgconn.send_query_params(command, None)
+            if name is None:
+                name = self._name(wanted)
+                pgconn.send_prepare(name, wanted.wire)
+            pgconn.send_query_prepared(name, values)
+            pgconn.pipeline_sync()
+            results = self._drain()
+        except psycopg.OperationalError as error:
+            self._names.pop(wanted.sql, None)
+            if pgconn.status == pq.ConnStatus.BAD:
+                raise ConnectionLost(str(error)) from error
+            raise
+        self._begin = None
+        for result in results:
+            if result.status not in _DONE:
+                self._names.pop(wanted.sql, None)
+                self._expect(result)
+        return results[-1]
+
+    def _drain(self) -> list[pq.abc.PGresult]:
+        """Every result up to the end of the batch."""
+        results: list[pq.abc.PGresult] = []
+        while True:
+            result = self.pgconn.get_result()
+            if result is None:
+                if self.pgconn.status == pq.ConnStatus.BAD:
+                    raise ConnectionLost(self.pgconn.error_message.decode(errors="replace"))
+                continue
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                self.pgconn.exit_pipeline_mode()
+                return results
+            if result.status == pq.ExecStatus.FATAL_ERROR and self.pgconn.status == pq.ConnStatus.BAD:
+                raise ConnectionLost(result.error_message.decode(errors="replace"))
+            results.append(result)
+
+    def _name(self, wanted: Statement[Row]) -> bytes:
+        return self._names.setdefault(wanted.sql, b"s%d" % len(self._names))
+
+    def _expect(self, result: pq.abc.PGresult) -> pq.abc.PGresult:
+        if result.status not in _DONE:
+            raise psycopg.errors.error_from_result(result, encoding="utf-8")
+        return result
