@@ -3,16 +3,23 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import structlog
+
+_common: dict[str, str] = {}
+"""What every line of this process says."""
 
 
 def configure_logs(service: str, level: str) -> None:
     """Sets up structlog for this process, and sends the standard library's warnings the same way."""
+    _common["service"] = service
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            lambda _logger, _method, event: {**_common, **event},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -22,10 +29,20 @@ def configure_logs(service: str, level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Line(service))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def access_log() -> Callable[..., None]:
+    """What writes the line that every rpc gets: the same shape, without the processors, as cheap as a line can be."""
+    write = structlog.BytesLogger(sys.stdout.buffer).msg
+
+    def log(**members: Any) -> None:
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        write(_dump({**_common, "event": "rpc", "level": "info", "timestamp": at, **members}))
+
+    return log
 
 
 class _Line(logging.Formatter):
@@ -42,4 +59,4 @@ class _Line(logging.Formatter):
 
 
 def _dump(event: dict[str, Any], **_options: Any) -> bytes:
-    return json.dumps(event, default=str, separators=(",", ":")).encode()
+    return bytes(orjson.dumps(event, default=str))

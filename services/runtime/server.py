@@ -32,7 +32,7 @@ from services.runtime.callers import SETTINGS_ROLES, WRITING_ROLES, Caller, call
 from services.runtime.channels import MAX_MESSAGE
 from services.runtime.db import Replay
 from services.runtime.errors import Forbidden, Internal, Invalid, ServiceError, Unauthenticated, Violation, report
-from services.runtime.logs import configure_logs
+from services.runtime.logs import access_log, configure_logs
 from services.runtime.settings import Settings
 
 log = structlog.get_logger()
@@ -75,6 +75,7 @@ class Guard(grpc.ServerInterceptor):
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
         self._validator = Validator()
+        self._log = access_log()
         self._access: dict[str, int] = {}
         self._handlers: dict[str, Handler] = {}
 
@@ -131,7 +132,16 @@ class Guard(grpc.ServerInterceptor):
                 failure = Internal()
                 log.exception("rpc.failed", rpc=rpc, request_id=request_id)
             finally:
-                _log_call(who, failure, began)
+                self._log(
+                    rpc=rpc,
+                    code="OK" if failure is None else failure.code,
+                    reason="" if failure is None else failure.reason,
+                    ms=round((time.perf_counter() - began) * 1000, 2),
+                    organization_id=who.organization_id,
+                    user_id=who.user_id,
+                    statements=who.statements,
+                    request_id=request_id,
+                )
             _abort(context, failure, request_id)
             return None
 
@@ -295,20 +305,6 @@ def _violation(found: Found) -> Violation:
         if element.subscript:
             path += f"[{element.subscript.value}]"
     return Violation(path, proto.message or "is not valid")
-
-
-def _log_call(who: Caller, failure: ServiceError | None, began: float) -> None:
-    log.info(
-        "rpc",
-        rpc=who.rpc,
-        code=failure.code if failure else "OK",
-        reason=failure.reason if failure else "",
-        ms=round((time.perf_counter() - began) * 1000, 2),
-        organization_id=who.organization_id,
-        user_id=who.user_id,
-        statements=who.statements,
-        request_id=who.request_id,
-    )
 
 
 def _abort(context: grpc.ServicerContext, error: ServiceError, request_id: str) -> None:

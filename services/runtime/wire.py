@@ -4,6 +4,7 @@ psycopg converts and carries the values; its cursors are passed by. A transactio
 trips instead of n + 2, and each costs a quarter of what a cursor's would: at our rates that is most of a read's price.
 """
 
+import select
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,8 @@ class Wire(psycopg.Connection[Any]):
 
     _names: dict[str, bytes]
     _transformer: abc.Transformer
+    _readable: select.poll
+    _writable: select.poll
     _begin: tuple[bytes, bytes] | None = None
 
     def ready(self) -> None:
@@ -37,6 +40,9 @@ class Wire(psycopg.Connection[Any]):
         self.adapters.register_dumper(dict, JsonbDumper)
         self._names = {}
         self._transformer = adapt.Transformer(self)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self.pgconn.socket, select.POLLIN)
+        self._writable.register(self.pgconn.socket, select.POLLIN | select.POLLOUT)
 
     def begin(self, begin: bytes, organization_id: int) -> None:
         """Opens a transaction of one organisation; it is sent with the first statement."""
@@ -91,6 +97,8 @@ class Wire(psycopg.Connection[Any]):
                 pgconn.send_prepare(name, wanted.wire)
             pgconn.send_query_prepared(name, values)
             pgconn.pipeline_sync()
+            while pgconn.flush():
+                self._writable.poll()
             results = self._drain()
         except psycopg.OperationalError as error:
             self._names.pop(wanted.sql, None)
@@ -108,6 +116,7 @@ class Wire(psycopg.Connection[Any]):
         """Every result up to the end of the batch."""
         results: list[pq.abc.PGresult] = []
         while True:
+            self._wait()
             result = self.pgconn.get_result()
             if result is None:
                 if self.pgconn.status == pq.ConnStatus.BAD:
@@ -119,6 +128,12 @@ class Wire(psycopg.Connection[Any]):
             if result.status == pq.ExecStatus.FATAL_ERROR and self.pgconn.status == pq.ConnStatus.BAD:
                 raise ConnectionLost(result.error_message.decode(errors="replace"))
             results.append(result)
+
+    def _wait(self) -> None:
+        """Waits for the next result without holding the interpreter: get_result would hold it."""
+        while self.pgconn.is_busy():
+            self._readable.poll()
+            self.pgconn.consume_input()
 
     def _name(self, wanted: Statement[Row]) -> bytes:
         return self._names.setdefault(wanted.sql, b"s%d" % len(self._names))
