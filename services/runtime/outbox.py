@@ -79,8 +79,9 @@ FAILED = statement(
         attempts=_outbox.c.attempts + 1,
         last_error=given("error", _outbox.c.last_error),
         due_at=func.now()
-        + bindparam("delay", type_=postgresql.INTERVAL())
-        * func.least(func.power(2, func.least(_outbox.c.attempts, 10)), bindparam("longest", type_=BigInteger)),
+        + bindparam("delay", type_=postgresql.INTERVAL()).op("*", return_type=postgresql.INTERVAL())(
+            func.least(func.power(2, func.least(_outbox.c.attempts, 10)), bindparam("longest", type_=BigInteger))
+        ),
     )
 )
 FIRST_DELAY = timedelta(milliseconds=250)
