@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 LIFETIME = 3600
@@ -19,9 +20,7 @@ class Signer:
     """Signs tokens. Its key's id is the key's RFC 7638 thumbprint, so it needs no naming and follows a rotation."""
 
     def __init__(self, signing_key: Path, issuer: str, audience: str) -> None:
-        self._key = OKPKey.import_key(signing_key.read_bytes())
-        if self._key.curve_name != "Ed25519" or not self._key.is_private:
-            raise ValueError(f"{signing_key} is not an Ed25519 private key")
+        self._key = _private_key(signing_key)
         self._header = {"alg": ALGORITHM, "kid": self._key.thumbprint()}
         self._issuer, self._audience = issuer, audience
 
@@ -46,3 +45,13 @@ class Signer:
         public = self._key.as_dict(private=False)
         members = {name: str(public[name]) for name in ("kty", "crv", "x")}
         return members | {"kid": self._header["kid"], "alg": ALGORITHM, "use": "sig"}
+
+
+def _private_key(path: Path) -> OKPKey:
+    try:
+        key = OKPKey.import_key(path.read_bytes())
+    except (JoseError, ValueError) as error:
+        raise ValueError(f"{path} is not a private key that signs tokens (PEM, Ed25519)") from error
+    if key.curve_name != "Ed25519" or not key.is_private:
+        raise ValueError(f"{path} is not a private key that signs tokens (PEM, Ed25519)")
+    return key
