@@ -5,7 +5,8 @@ trips instead of n + 2, and each costs a quarter of what a cursor's would: at ou
 """
 
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -30,6 +31,7 @@ class Wire(psycopg.Connection[Any]):
     """A connection as transactions use it; the pool makes these."""
 
     _names: dict[str, bytes]
+    _numbers: Iterator[int]
     _transformer: abc.Transformer
     _readable: select.poll
     _writable: select.poll
@@ -38,7 +40,7 @@ class Wire(psycopg.Connection[Any]):
     def ready(self) -> None:
         """Called once by the pool for a new connection."""
         self.adapters.register_dumper(dict, JsonbDumper)
-        self._names = {}
+        self._names, self._numbers = {}, count()
         self._transformer = adapt.Transformer(self)
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self.pgconn.socket, select.POLLIN)
@@ -59,8 +61,9 @@ class Wire(psycopg.Connection[Any]):
             result = self._run_first(wanted, name, values)
         else:
             if name is None:
-                name = self._name(wanted)
+                name = self._new_name()
                 self._expect(self.pgconn.prepare(name, wanted.wire))
+                self._names[wanted.sql] = name
             result = self._expect(self.pgconn.exec_prepared(name, values))  # type: ignore[arg-type]
         if result.status == pq.ExecStatus.COMMAND_OK:
             return [], result.command_tuples or 0
@@ -87,13 +90,13 @@ class Wire(psycopg.Connection[Any]):
         self, wanted: Statement[Row], name: bytes | None, values: Sequence[abc.Buffer | None]
     ) -> pq.abc.PGresult:
         assert self._begin is not None
-        pgconn = self.pgconn
+        pgconn, known = self.pgconn, name
         try:
             pgconn.enter_pipeline_mode()
             for command in self._begin:
                 pgconn.send_query_params(command, None)
             if name is None:
-                name = self._name(wanted)
+                name = self._new_name()
                 pgconn.send_prepare(name, wanted.wire)
             pgconn.send_query_prepared(name, values)
             pgconn.pipeline_sync()
@@ -101,16 +104,16 @@ class Wire(psycopg.Connection[Any]):
                 self._writable.poll()
             results = self._drain()
         except psycopg.OperationalError as error:
-            self._names.pop(wanted.sql, None)
             if pgconn.status == pq.ConnStatus.BAD:
                 raise ConnectionLost(str(error)) from error
             raise
         self._begin = None
-        for result in results:
-            if result.status not in _DONE:
-                self._names.pop(wanted.sql, None)
-                self._expect(result)
-        return results[-1]
+        for result in results[:-1]:
+            self._expect(result)
+        if known is None:
+            # Prepared, even should its run be refused below: preparing is not undone with the transaction.
+            self._names[wanted.sql] = name
+        return self._expect(results[-1])
 
     def _drain(self) -> list[pq.abc.PGresult]:
         """Every result up to the end of the batch."""
@@ -135,8 +138,9 @@ class Wire(psycopg.Connection[Any]):
             self._readable.poll()
             self.pgconn.consume_input()
 
-    def _name(self, wanted: Statement[Row]) -> bytes:
-        return self._names.setdefault(wanted.sql, b"s%d" % len(self._names))
+    def _new_name(self) -> bytes:
+        """A name never used on this connection."""
+        return b"s%d" % next(self._numbers)
 
     def _expect(self, result: pq.abc.PGresult) -> pq.abc.PGresult:
         if result.status not in _DONE:
