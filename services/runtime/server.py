@@ -5,7 +5,6 @@ error or answer on the wire, and one line in the log. Health and reflection stan
 """
 
 import json
-import math
 import re
 import secrets
 import signal
@@ -39,6 +38,8 @@ log = structlog.get_logger()
 
 DOMAIN = "millrace"
 """The `domain` of every ErrorInfo."""
+NO_DEADLINE = 1e9
+"""Seconds. gRPC says some 300 billion years when a call came without a deadline."""
 GRACE = 15.0
 """Seconds that calls under way get to end after SIGTERM; longer than the gateway's own timeout."""
 HTTP_STATUS = {
@@ -171,7 +172,7 @@ class Guard(grpc.ServerInterceptor):
             token=token,
             rpc=who.rpc,
             request_id=who.request_id,
-            deadline=time.monotonic() + left if math.isfinite(left) else None,
+            deadline=time.monotonic() + left if left < NO_DEADLINE else None,
         )
         _authorize(identity, access, accepted)
         key = metadata.get("idempotency-key") or metadata.get("x-idempotency-key")
