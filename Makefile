@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PROTOS := $(shell find protos -name '*.proto' -o -name 'generate.py' | sort)
 
 .DEFAULT_GOAL := help
-.PHONY: help install gen up test lint types bench clean
+.PHONY: help install gen up test lint lint-protos types bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}'
@@ -33,10 +33,12 @@ up: install ## start the whole system on this machine and print how to reach it 
 test: install ## run the whole test suite
 	$(BIN)/pytest -n auto
 
-lint: install ## check style, import contracts and the protos
+lint: install lint-protos ## check style, import contracts and the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+lint-protos: install
 	$(BIN)/buf lint gen/descriptors.binpb
 
 types: install ## check types, strictly

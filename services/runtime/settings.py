@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:0"
     addresses: dict[str, str] = Field(default_factory=dict)
     """Where the other services are: name → host:port."""
-    threads: int = Field(default=16, ge=2)
+    threads: int = Field(default=8, ge=2)
     """Requests served at once by one process; also the size of its connection pool."""
     reuse_port: bool = False
     """Whether several processes of a service share `listen`."""

@@ -1,0 +1,82 @@
+"""What a caller sees when everybody moves at once, and when a service is gone for a while."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+
+from tests.harness import eventually
+from tests.journeys.conftest import Organization, System
+from tests.journeys.test_kyc_over_http import Kyc
+
+CROWD = 200
+
+
+def test_two_hundred_contacts_moved_at_once_all_get_their_run(organization: Organization) -> None:
+    kyc = Kyc(organization)
+    with kyc.api, ThreadPoolExecutor(50) as crowd:
+        made = crowd.map(lambda n: kyc.api.call("POST", "/contacts", {"first_name": f"C{n}"})["id"], range(CROWD))
+        contacts = list(made)
+        move = {"contact_stage_id": kyc.stage}
+        moved = list(crowd.map(lambda each: kyc.api.call("PATCH", f"/contacts/{each}", move)["id"], contacts))
+        assert sorted(moved) == sorted(contacts)
+
+        def enrolled() -> set[int]:
+            return {run["subject_id"] for page in (1, 2) for run in _page(kyc, page)}
+
+        with eventually(20) as until:
+            until(lambda: enrolled() == set(contacts))
+        runs = [run for page in (1, 2) for run in _page(kyc, page)]
+        assert len(runs) == CROWD
+
+
+def test_a_submission_made_while_pipelines_is_gone_is_kept_and_moves_the_run_when_it_returns(
+    organization: Organization,
+) -> None:
+    kyc = Kyc(organization)
+    with kyc.api:
+        contact, run, action = kyc.contact_in_review()
+        with held(organization.system, "pipelines"):
+            sent = kyc.submit(contact, action["id"], "approved")
+            assert sent["write_back_result"][0]["status"] == "applied"
+        with eventually(20) as until:
+            until(lambda: kyc.run(run["id"])["status"] == "completed")
+        assert kyc.actions(run["id"])[0]["form_submission_id"] == sent["id"]
+
+
+def test_a_service_that_dies_comes_back_by_itself(organization: Organization) -> None:
+    kyc = Kyc(organization)
+    with kyc.api:
+        contact, run, action = kyc.contact_in_review()
+        os.kill(organization.system.pid("pipelines"), signal.SIGKILL)
+        kyc.submit(contact, action["id"], "approved")
+        with eventually(30) as until:
+            until(lambda: _status(kyc, run["id"]) == "completed")
+
+
+def _page(kyc: Kyc, page: int) -> list[dict[str, int]]:
+    found: list[dict[str, int]] = kyc.api.call(
+        "GET", "/pipeline-runs", pipeline_definition_id=kyc.pipeline["id"], page=page, per_page=100
+    )
+    return found
+
+
+def _status(kyc: Kyc, run_id: int) -> str:
+    """The run's status, or how its service is missing."""
+    answer: httpx.Response = kyc.api.get(f"/pipeline-runs/{run_id}")
+    body = answer.json()
+    return str(body["data"]["status"] if answer.status_code == 200 else body["error_code"])
+
+
+@contextmanager
+def held(system: System, service: str) -> Iterator[None]:
+    """A service that does not answer: its process is stopped, its port still takes connections."""
+    pid = system.pid(service)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
