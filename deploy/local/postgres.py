@@ -122,6 +122,8 @@ class PostgresCluster:
         if (running := self._postmaster()) is not None:
             raise PostgresError(f"PostgreSQL (pid {running.process.pid}) does not stop, see {self.log}")
         self._reap()
+        if (self._data / "postmaster.pid").exists():  # it was killed
+            self._end_orphans()
         if (short := self._short_socket_directory).exists():
             shutil.rmtree(short, ignore_errors=True)
 
@@ -309,15 +311,19 @@ class PostgresCluster:
         unfinished.rename(self._data)
 
     def _clear_leftovers(self) -> None:
-        """Ends what a killed server left: its children, and lock files whose pid may belong to someone else by now."""
+        """Clears what a killed server left: its children, and lock files whose pid may belong to others by now."""
+        self._end_orphans()
+        socket = Path(self._socket_directory) / f".s.PGSQL.{self._settings['port']}"
+        for stale in (self._data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")):
+            stale.unlink(missing_ok=True)
+
+    def _end_orphans(self) -> None:
+        """Children of a killed server end by themselves, unless they are busy or stopped."""
         orphans = [process for process in psutil.process_iter(["name"]) if self._is_orphan(process)]
         for process in orphans:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         _wait(lambda: not any(map(self._is_orphan, orphans)), 10, "processes of the last PostgreSQL do not end")
-        socket = Path(self._socket_directory) / f".s.PGSQL.{self._settings['port']}"
-        for stale in (self._data / "postmaster.pid", socket, socket.with_name(socket.name + ".lock")):
-            stale.unlink(missing_ok=True)
 
     def _is_orphan(self, process: psutil.Process) -> bool:
         try:

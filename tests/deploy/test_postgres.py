@@ -41,7 +41,7 @@ def kill(cluster: PostgresCluster) -> None:
     """Kills the server with SIGKILL and sees it gone; its children are on their own."""
     assert cluster.pid is not None
     os.kill(cluster.pid, signal.SIGKILL)
-    cluster.stop()
+    wait_until(lambda: cluster.pid is None)
 
 
 def test_a_new_cluster_speaks_utf8_and_sorts_by_code_point(directory: Path) -> None:
@@ -92,6 +92,7 @@ def test_after_kill_9_of_the_server_a_start_recovers_what_was_committed(director
 
     with PostgresCluster(directory) as again:
         assert ask(again.admin_url(), "select number from kept") == [(7,)]
+    cluster.stop()
 
 
 def test_after_kill_9_a_busy_orphan_of_the_old_server_does_not_block_the_start(directory: Path) -> None:
@@ -105,6 +106,17 @@ def test_after_kill_9_a_busy_orphan_of_the_old_server_does_not_block_the_start(d
         with PostgresCluster(directory, settings=QUICK) as again:
             assert ask(again.admin_url(), "select 1") == [(1,)]
             assert has_ended(orphan)
+    cluster.stop()
+
+
+def test_stopping_after_kill_9_ends_what_the_server_left(directory: Path) -> None:
+    cluster = PostgresCluster(directory, settings=QUICK)
+    cluster.start()
+    with closing(psycopg.connect(cluster.admin_url())) as busy:
+        os.kill(busy.info.backend_pid, signal.SIGSTOP)
+        kill(cluster)
+        cluster.stop()
+        assert has_ended(busy.info.backend_pid)
 
 
 def test_a_pid_file_that_names_another_process_does_not_block_the_start(directory: Path) -> None:
