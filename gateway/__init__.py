@@ -1,0 +1,1 @@
+"""The gateway: Envoy's configuration, and what fills it in."""
