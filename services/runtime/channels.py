@@ -1,5 +1,6 @@
 """Calls to other services: channels with explicit limits, and errors that arrive as they were raised."""
 
+import math
 from typing import Protocol, TypeVar, cast
 
 import grpc
@@ -41,14 +42,14 @@ def connect(settings: Settings, service: str) -> grpc.Channel:
     return grpc.insecure_channel(settings.addresses[service], options=_OPTIONS)
 
 
-def ask(method: Method[Request, Response], who: Caller, request: Request) -> Response:
-    """Calls another service for the caller: with the caller's token, request id and deadline.
+def ask(method: Method[Request, Response], who: Caller, request: Request, *, patience: float = math.inf) -> Response:
+    """Calls another service for the caller: with the caller's token, request id and deadline, or `patience` seconds.
 
     Raises what the other service raised; Unavailable or DeadlineExceeded when it did not answer.
     """
     metadata = (("authorization", f"Bearer {who.token}"), ("x-request-id", who.request_id))
     try:
-        return method(request, timeout=who.time_left(), metadata=metadata)
+        return method(request, timeout=min(who.time_left(), patience), metadata=metadata)
     except grpc.RpcError as error:
         raise told(error) from error
 

@@ -55,7 +55,10 @@ CLAIM_KEY = statement(
     str,
 )
 _this_key = (mine(_keys), *(_keys.c[name] == given(name, _keys.c[name]) for name in ("user_id", "rpc", "key")))
-READ_KEY = statement(select(_keys.c.request_hash, _keys.c.response).where(*_this_key), lambda *row: row)
+READ_KEY = statement(
+    select(_keys.c.request_hash, _keys.c.response).where(*_this_key, _keys.c.expires_at >= func.now()),
+    lambda *row: row,
+)
 ANSWER_KEY = statement(update(_keys).values(response=given("response", _keys.c.response)).where(*_this_key))
 PURGE_KEYS = statement(delete(_keys).where(mine(_keys), _keys.c.expires_at < func.now()))
 
@@ -149,13 +152,18 @@ class Transaction:
 
     def claim(self) -> None:
         """Takes the call's idempotency key, or answers as it was answered before. Called first in a transaction."""
-        digest = hashlib.sha256(self.who.request).digest()
         kept = EVENT_LIFETIME if self.who.is_service else KEY_LIFETIME
-        self._claimed = self.one(CLAIM_KEY, **self._key(), request_hash=digest, kept=kept) is not None
-        if self._claimed:
-            return
+        self._claimed = self.one(CLAIM_KEY, **self._key(), request_hash=self._digest(), kept=kept) is not None
+        if not self._claimed:
+            self.recall()
+            raise IdempotencyKeyReused(field="Idempotency-Key")
+
+    def recall(self) -> None:
+        """Answers as the call was answered before under its idempotency key, if it was."""
         found = self.one(READ_KEY, **self._key())
-        if found is None or found[0] != digest:
+        if found is None:
+            return
+        if found[0] != self._digest():
             raise IdempotencyKeyReused(field="Idempotency-Key")
         raise Replay(found[1])
 
@@ -170,6 +178,9 @@ class Transaction:
         """Refuses to commit a claimed key without an answer: the repeat would have none."""
         if self._claimed:
             raise RuntimeError(f"{self.who.rpc} must end its transaction with tx.reply")
+
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self.who.request).digest()
 
     def _key(self) -> dict[str, Any]:
         return {"user_id": self.who.user_id, "rpc": self.who.rpc, "key": self.who.idempotency_key}
@@ -230,6 +241,21 @@ class Database:
         """A read-only unit of work for the caller."""
         with self._open(who, b"begin read only") as tx:
             yield tx
+
+    @contextmanager
+    def checks(self, who: Caller) -> Iterator[None]:
+        """What a writing call checks before its transaction.
+
+        A call that is repeated under its idempotency key may fail here because of what it did the first time: then it
+        gets the answer of that time.
+        """
+        try:
+            yield
+        except ServiceError:
+            if who.idempotency_key:
+                with self.reading(who) as tx:
+                    tx.recall()
+            raise
 
     @contextmanager
     def as_role(self, role: str) -> Iterator[psycopg.Connection[Any]]:
