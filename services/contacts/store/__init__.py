@@ -1,0 +1,1 @@
+"""The tables of the contacts service and the statements over each."""
