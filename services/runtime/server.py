@@ -177,7 +177,7 @@ class Guard(grpc.ServerInterceptor):
         _authorize(identity, access, accepted)
         key = metadata.get("idempotency-key") or metadata.get("x-idempotency-key")
         if key:
-            who.idempotency_key = _idempotency_key(key)
+            who.idempotency_key = _idempotency_key(key, identity)
             who.request = request.SerializeToString(deterministic=True)
         return who
 
@@ -281,10 +281,11 @@ def _request_id(given: Any) -> str:
     return f"req_{secrets.token_hex(12)}"
 
 
-def _idempotency_key(given: Any) -> str:
+def _idempotency_key(given: Any, identity: Identity) -> str:
+    """The key as it is kept: a person's is never a service's, or an event could be lost to somebody's choice of key."""
     if not isinstance(given, str) or not 1 <= len(given) <= 255:
         raise Invalid(field="Idempotency-Key", message="must be 1–255 characters")
-    return given
+    return f"{'service' if identity.is_service else 'user'}:{given}"
 
 
 def _authorize(identity: Identity, access: int, accepted: frozenset[str] | None) -> None:
