@@ -25,7 +25,7 @@ from sqlalchemy import bindparam, delete, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql
 
 from services.runtime.callers import Caller
-from services.runtime.errors import Aborted, IdempotencyKeyReused, Internal, ServiceError, Unavailable
+from services.runtime.errors import Aborted, IdempotencyKeyReused, Internal, Invalid, ServiceError, Unavailable
 from services.runtime.ids import IdBlocks
 from services.runtime.settings import Settings, database_password
 from services.runtime.statements import Row, Statement, given, mine, statement
@@ -78,6 +78,8 @@ EVENT_LIFETIME = timedelta(days=30)
 """How long a receiver remembers an event; far longer than any redelivery."""
 STATEMENT_TIMEOUT = "30s"
 """Longer than any caller waits: what runs on is stopped by the database."""
+NUL_IN_JSON = ("22P05", "22021")
+"""How PostgreSQL refuses the one character it can not store; in plain text psycopg refuses it, without a code."""
 INLINE_GRACE = timedelta(seconds=10)
 """How long the sweeper leaves a fresh event to the request that made it."""
 
@@ -331,6 +333,8 @@ def connection_info(settings: Settings, service: str) -> str:
 def _told(error: psycopg.Error) -> ServiceError:
     """What a caller is told of a database error; the details are in its cause, for the log alone (design: errors)."""
     state = error.sqlstate or ""
+    if state in NUL_IN_JSON or (isinstance(error, psycopg.DataError) and not state):
+        return Invalid("Texts must not contain the NUL character.")
     if state in ("40001", "40P01"):
         return Aborted()
     if isinstance(error, CommitFailed) or state.startswith(("08", "57P")) or not state:

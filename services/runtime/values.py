@@ -4,6 +4,7 @@ Each check answers what is wrong, or None. Values are JSON values as protobuf's 
 float, so 5 and 5.0 are one value (spec v1 D23–D26, D49).
 """
 
+import math
 import re
 from datetime import date, datetime
 from typing import Any
@@ -23,8 +24,8 @@ LARGEST_WHOLE = 2**53
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a JSON number; true and false are not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a JSON number; true and false are not, nor NaN and infinity, which protobuf can carry."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_whole(value: Any) -> bool:
