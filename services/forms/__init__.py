@@ -1,0 +1,1 @@
+"""Forms: families of versioned questionnaires, what was answered, and where the answers go on a record."""
