@@ -18,7 +18,7 @@ from deploy.local.progress import Progress
 
 if TYPE_CHECKING:
     from deploy.local.admin import Admin
-    from deploy.local.system import Running
+    from deploy.local.state import Running
 
 
 class _Millrace(typer.Typer):
@@ -61,16 +61,18 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start PostgreSQL, every service and the gateway on this machine; Ctrl-C stops them."""
-    from deploy.local import system
-    from deploy.local.detached import start_detached
     from deploy.local.supervisor import interrupt_on_signals
 
     home = Home(data)
     interrupt_on_signals()
     try:
         if detach:
+            from deploy.local.detached import start_detached
+
             _announce(home, start_detached(home, port), as_json, stopped_by=f"millrace down --data {home.directory}")
         else:
+            from deploy.local import system
+
             system.up(home, port, Progress(), lambda running: _announce(home, running, as_json, stopped_by="Ctrl-C"))
     except KeyboardInterrupt as interruption:
         raise typer.Exit(130) from interruption
@@ -187,7 +189,6 @@ def _secret(home: Home) -> str:
 
 
 def _announce(home: Home, running: "Running", as_json: bool, *, stopped_by: str) -> None:
-    curl = f"curl {running.url}/api/v1/crm/contacts -H 'authorization: Bearer {running.token}'"
     lines = [
         "",
         "Millrace is running.",
@@ -197,9 +198,11 @@ def _announce(home: Home, running: "Running", as_json: bool, *, stopped_by: str)
         f"  Data     {home.directory}",
         f"  Stop     {stopped_by}",
         f"  API key  {running.api_key}",
-        f"  Token    {running.token}",
         "",
-        f"  {curl}",
+        "Paste this to read the contacts of the demo organisation as its admin:",
+        "",
+        f"  TOKEN={running.token}",
+        f'  curl {running.url}/api/v1/crm/contacts -H "Authorization: Bearer $TOKEN"',
         "",
     ]
     _print(asdict(running), as_json, "\n".join(lines))

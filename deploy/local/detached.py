@@ -9,7 +9,7 @@ from typing import TextIO
 
 from deploy.local.errors import DeployError
 from deploy.local.home import Home
-from deploy.local.system import Running
+from deploy.local.state import Running
 
 
 def start_detached(home: Home, port: int, progress: TextIO = sys.stderr) -> Running:

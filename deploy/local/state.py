@@ -77,6 +77,18 @@ class State:
         self.processes = {name: mark for name, mark in marks.items() if mark is not None}
 
 
+@dataclass(frozen=True)
+class Running:
+    """What a caller needs to use a system that is up."""
+
+    url: str
+    grpc: str
+    organization_id: int
+    user_id: int
+    token: str
+    api_key: str
+
+
 def end_leftovers(state: State, patience: float = 3) -> list[str]:
     """Ends the processes of an ``up`` that is gone (killed with SIGKILL); returns the names of those still there."""
     found = {name: process for name, mark in state.processes.items() if (process := mark.find()) is not None}

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -21,7 +20,7 @@ from deploy.local.home import Home, write_privately
 from deploy.local.ports import LOOPBACK, free_ports, require_free
 from deploy.local.postgres import PostgresCluster
 from deploy.local.progress import Progress
-from deploy.local.state import State
+from deploy.local.state import Running, State
 from deploy.local.supervisor import Process, Supervisor
 
 SERVICES = ("identity", "contacts", "fields", "forms", "pipelines")
@@ -30,18 +29,6 @@ SERVICES = ("identity", "contacts", "fields", "forms", "pipelines")
 DATABASE = "millrace"
 DEMO_ORGANIZATION, DEMO_ADMIN = 1, 1
 _DEMO_TOKEN_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True)
-class Running:
-    """What a caller needs to use a system that is up."""
-
-    url: str
-    grpc: str
-    organization_id: int
-    user_id: int
-    token: str
-    api_key: str
 
 
 def up(home: Home, port: int, progress: Progress, announce: Callable[[Running], None]) -> None:
