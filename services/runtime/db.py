@@ -113,14 +113,22 @@ class Replay(Exception):
 class Transaction:
     """One organisation's unit of work. Made by `Database.transaction` and `Database.reading`."""
 
-    __slots__ = ("_claimed", "_database", "emitted", "who", "wire")
+    __slots__ = ("_claimed", "_database", "_reads", "emitted", "who", "wire")
 
-    def __init__(self, database: "Database", wire: Wire, who: Caller) -> None:
+    def __init__(self, database: "Database", wire: Wire, who: Caller, *, reads: bool) -> None:
         self._database = database
+        self._reads = reads
         self._claimed = False
         self.wire = wire
         self.who = who
         self.emitted: list[Emitted] = []
+
+    def open(self) -> None:
+        """Begins on the connection at hand; nothing is sent before the first statement."""
+        if self._reads:
+            self.wire.read(self.who.organization_id)
+        else:
+            self.wire.begin(b"begin", self.who.organization_id)
 
     def one(self, wanted: Statement[Row], **parameters: Any) -> Row | None:
         """The first row of the answer, or None."""
@@ -227,7 +235,7 @@ class Database:
     @contextmanager
     def transaction(self, who: Caller) -> Iterator[Transaction]:
         """A writing unit of work for the caller: all of it or nothing, once per idempotency key."""
-        with self._open(who, b"begin") as tx:
+        with self._open(who) as tx:
             if who.idempotency_key:
                 tx.claim()
             yield tx
@@ -235,13 +243,13 @@ class Database:
         if tx.emitted and self.after_commit:
             self.after_commit(who, tx.emitted)
         if who.idempotency_key and random.random() < 0.01:  # noqa: S311 - spreads the purge, guards nothing
-            with self._open(who, b"begin") as tx:
+            with self._open(who) as tx:
                 tx.run(PURGE_KEYS)
 
     @contextmanager
     def reading(self, who: Caller) -> Iterator[Transaction]:
-        """A read-only unit of work for the caller."""
-        with self._open(who, b"begin read only") as tx:
+        """A read-only unit of work for the caller; each of its statements sees what was committed before it."""
+        with self._open(who, reads=True) as tx:
             yield tx
 
     @contextmanager
@@ -271,7 +279,7 @@ class Database:
         self._pool.putconn(tx.wire)
         self._pool.check()
         tx.wire = self._checkout()
-        tx.wire.begin(b"begin", tx.who.organization_id)
+        tx.open()
 
     def close(self) -> None:
         """Closes every connection."""
@@ -279,9 +287,9 @@ class Database:
         self.ids.close()
 
     @contextmanager
-    def _open(self, who: Caller, begin: bytes) -> Iterator[Transaction]:
-        tx = Transaction(self, self._checkout(), who)
-        tx.wire.begin(begin, who.organization_id)
+    def _open(self, who: Caller, *, reads: bool = False) -> Iterator[Transaction]:
+        tx = Transaction(self, self._checkout(), who, reads=reads)
+        tx.open()
         try:
             yield tx
             tx.wire.commit_now()
