@@ -95,7 +95,9 @@ def failing(
         if headers_first:
             context.send_initial_metadata((("x-from", "service"),))
         if body:
-            context.set_trailing_metadata((("x-millrace-error", json.dumps(body)),))
+            said = json.dumps(body)
+            # As large as the body, as the real details are.
+            context.set_trailing_metadata((("x-millrace-error", said), ("grpc-status-details-bin", said.encode())))
         context.abort(code, message)
 
     return answer

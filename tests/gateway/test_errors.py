@@ -64,7 +64,7 @@ def test_a_connection_serves_on_after_a_services_error(
 
 
 def test_many_violations_fit(api: httpx.Client, stage: Stage) -> None:
-    details = [{"field": f"fields.{n}.label", "message": "must not be empty"} for n in range(500)]
+    details = [{"field": f"fields.{n}.label", "message": "must not be empty"} for n in range(800)]
     stage.answer = failing(grpc.StatusCode.INVALID_ARGUMENT, {**FORM_EMPTY, "details": details})
     assert api.get("/custom-fields/7").json()["details"] == details
 
