@@ -12,7 +12,9 @@ import pytest
 
 from deploy.local.postgres import PostgresCluster
 from services.runtime.migrate import migrate
+from services.runtime.statements import REGISTERED
 from tests.harness import SECRET, Houses, Keys
+from tests.statement_rules import broken_rules, loaded_metadatas, names_of
 
 # The host's zone must not matter: the suite runs in one that is neither UTC nor whole hours from it.
 os.environ["TZ"] = "Asia/Kathmandu"
@@ -45,6 +47,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _cluster in config.stash:
         config.stash[_cluster].stop()
         shutil.rmtree(config.stash[_folder], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_statement_that_ran_keeps_the_rules() -> Iterator[None]:
+    """Some are composed when they are first needed, so they are looked at when all has run."""
+    yield
+    tables = names_of(loaded_metadatas())
+    broken = [(rules, each.sql) for each in REGISTERED if (rules := broken_rules(each.sql, tables))]
+    assert not broken
 
 
 @pytest.fixture(scope="session")
