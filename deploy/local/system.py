@@ -150,6 +150,7 @@ def _envoy(home: Home, port: int, admin_port: int, addresses: dict[str, str]) ->
         audience=settings.audience,
     )
     options = ["--disable-hot-restart", "--log-level", "warning", "--concurrency", str(min(os.cpu_count() or 1, 4))]
+    options += ["--file-flush-interval-msec", "1000"]  # access log lines, else up to ten seconds late
     return Process(
         "envoy",
         [str(_envoy_binary()), "--config-path", str(configuration), *options],

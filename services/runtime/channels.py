@@ -14,9 +14,17 @@ from services.runtime.settings import Settings
 MAX_MESSAGE = 8 * 1024 * 1024
 """Bytes; above the gateway's body limit, so that the gateway is what refuses."""
 
-_OPTIONS = [
+LIMITS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
+    # An error travels in metadata, with all its violations: gRPC's own 8 KiB would turn a long one into
+    # RESOURCE_EXHAUSTED.
+    ("grpc.max_metadata_size", 128 * 1024),
+    ("grpc.absolute_max_metadata_size", 256 * 1024),
+]
+"""What a message and its metadata may weigh, the same at both ends of every connection."""
+_OPTIONS = [
+    *LIMITS,
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     # A receiver that came back is found within a second, not after gRPC's default of up to two minutes.

@@ -28,7 +28,7 @@ from protovalidate import Violation as Found
 
 from services.runtime.auth import Identity, Verifier
 from services.runtime.callers import SETTINGS_ROLES, WRITING_ROLES, Caller, calling
-from services.runtime.channels import MAX_MESSAGE
+from services.runtime.channels import LIMITS
 from services.runtime.db import Replay
 from services.runtime.errors import Forbidden, Internal, Invalid, ServiceError, Unauthenticated, Violation, report
 from services.runtime.logs import access_log, configure_logs
@@ -224,8 +224,7 @@ def start(
         interceptors=[guard],
         options=[
             ("grpc.so_reuseport", int(settings.reuse_port)),
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
+            *LIMITS,
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
