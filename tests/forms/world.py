@@ -99,7 +99,7 @@ class Pipelines(runs_service.RunEventServiceServicer):
     completed: list[runs_pb.CompleteFormActionRequest] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     """Idempotency keys of the completions."""
-    while_checking: Callable[[], None] = lambda: None
+    while_checking: Callable[[], object] = lambda: None
     """Called inside CheckFormAction, for what comes in between."""
 
     def CheckFormAction(
