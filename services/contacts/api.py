@@ -18,7 +18,7 @@ from services.contacts import messages, ownership
 from services.contacts.clients import Fields, Users, tell_contact_deleted, tell_stage_entered
 from services.contacts.contact import stage_entered, violations
 from services.contacts.store import accounts, contacts, newest, owners, stages
-from services.runtime.callers import caller
+from services.runtime.callers import Caller, caller
 from services.runtime.db import Database
 from services.runtime.errors import report
 from services.runtime.messages import named_twice, refuse_immutable
@@ -43,22 +43,13 @@ class Contacts(service.CrmContactServiceServicer):
     ) -> pb.CreateContactResponse:
         """Adds a contact, and has it enter its stage."""
         who = caller(context)
-        judged = self._fields.judge(who, "contact", request.custom_fields)
-        report([*violations(request.email, request.phone), *judged.violations])
-        owner_id = request.owner_id if request.HasField("owner_id") else who.user_id
-        self._users.check_owner(who, owner_id)
+        members = _members(request, CONTACT_MEMBERS, CONTACT_REFERENCES) | {"owner_id": _owner(request, who)}
+        with self._db.checks(who):
+            judged = self._fields.judge(who, "contact", request.custom_fields)
+            report([*violations(request.email, request.phone), *judged.violations])
+            self._users.check_owner(who, members["owner_id"])
         with self._db.transaction(who) as tx:
-            made = contacts.create(
-                tx,
-                first_name=request.first_name,
-                last_name=request.last_name,
-                email=request.email,
-                phone=request.phone,
-                account_id=request.account_id or None,
-                owner_id=owner_id or None,
-                contact_stage_id=request.contact_stage_id or None,
-                custom_fields=judged.present,
-            )
+            made = contacts.create(tx, custom_fields=judged.present, **members)
             if entered := stage_entered(None, made):
                 tell_stage_entered(tx, made.id, entered)
             return tx.reply(pb.CreateContactResponse(data=messages.contact(made), meta=meta(who)))
@@ -86,9 +77,10 @@ class Contacts(service.CrmContactServiceServicer):
         """Changes a contact, and has it enter its new stage."""
         who = caller(context)
         refuse_immutable(request, (), (*CONTACT_MEMBERS, *CONTACT_REFERENCES, "custom_fields"))
-        judged = self._fields.judge(who, "contact", request.custom_fields)
-        report([*violations(request.email, request.phone), *judged.violations])
-        self._users.check_owner(who, request.owner_id)
+        with self._db.checks(who):
+            judged = self._fields.judge(who, "contact", request.custom_fields)
+            report([*violations(request.email, request.phone), *judged.violations])
+            self._users.check_owner(who, request.owner_id or None)
         with self._db.transaction(who) as tx:
             before = contacts.lock(tx, request.id)
             ownership.check(who, before)
@@ -178,18 +170,13 @@ class Accounts(account_service.CrmAccountServiceServicer):
     ) -> account_pb.CreateAccountResponse:
         """Adds an account."""
         who = caller(context)
-        judged = self._fields.judge(who, "account", request.custom_fields)
-        report(judged.violations)
-        owner_id = request.owner_id if request.HasField("owner_id") else who.user_id
-        self._users.check_owner(who, owner_id)
+        members = _members(request, ACCOUNT_MEMBERS, ACCOUNT_REFERENCES) | {"owner_id": _owner(request, who)}
+        with self._db.checks(who):
+            judged = self._fields.judge(who, "account", request.custom_fields)
+            report(judged.violations)
+            self._users.check_owner(who, members["owner_id"])
         with self._db.transaction(who) as tx:
-            made = accounts.create(
-                tx,
-                name=request.name,
-                parent_account_id=request.parent_account_id or None,
-                owner_id=owner_id or None,
-                custom_fields=judged.present,
-            )
+            made = accounts.create(tx, custom_fields=judged.present, **members)
             return tx.reply(account_pb.CreateAccountResponse(data=messages.account(made), meta=meta(who)))
 
     def GetAccount(
@@ -219,9 +206,10 @@ class Accounts(account_service.CrmAccountServiceServicer):
         """Changes an account."""
         who = caller(context)
         refuse_immutable(request, (), (*ACCOUNT_MEMBERS, *ACCOUNT_REFERENCES, "custom_fields"))
-        judged = self._fields.judge(who, "account", request.custom_fields)
-        report(judged.violations)
-        self._users.check_owner(who, request.owner_id)
+        with self._db.checks(who):
+            judged = self._fields.judge(who, "account", request.custom_fields)
+            report(judged.violations)
+            self._users.check_owner(who, request.owner_id or None)
         with self._db.transaction(who) as tx:
             before = accounts.lock(tx, request.id)
             ownership.check(who, before)
@@ -270,6 +258,17 @@ class Records(record_service.RecordServiceServicer):
         with self._db.transaction(caller(context)) as tx:
             stages.seed(tx)
             return tx.reply(record_pb.SeedOrganizationResponse())
+
+
+def _members(request: Message, members: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """What a new record is given; 0 in a reference is none."""
+    values = {name: getattr(request, name) for name in members}
+    return values | {name: getattr(request, name) or None for name in references}
+
+
+def _owner(request: pb.CreateContactRequest | account_pb.CreateAccountRequest, who: Caller) -> int | None:
+    """Who is to look after a new record: the caller unless the request says otherwise."""
+    return (request.owner_id if request.HasField("owner_id") else who.user_id) or None
 
 
 def _given(request: Message, members: Sequence[str], references: Sequence[str] = ()) -> dict[str, Any]:

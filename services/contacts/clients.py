@@ -54,9 +54,9 @@ class Users:
     def __init__(self, channel: grpc.Channel) -> None:
         self._identity = IdentityAdminServiceStub(channel)
 
-    def check_owner(self, who: Caller, owner_id: int) -> None:
-        """Raises OwnerNotFound. The caller and nobody (0) are known without asking."""
-        if owner_id in (0, who.user_id):
+    def check_owner(self, who: Caller, owner_id: int | None) -> None:
+        """Raises OwnerNotFound. The caller and nobody are known without asking."""
+        if owner_id in (None, who.user_id):
             return
         answer = ask(self._identity.BatchGetUsers, who, identity_pb.BatchGetUsersRequest(ids=[owner_id]))
         if not answer.users:
