@@ -100,7 +100,11 @@ contacts = Table(
 def merged(table: Table) -> dict[str, Any]:
     """What an update sets so that `changes` go into the record's custom fields, key by key; null removes a value.
 
-    The database merges, whatever the row held when it was read: `contacts.write_custom_fields` writes it too.
+    The database merges, whatever the row held when it was read: `contacts.write_custom_fields` writes it too. A
+    transaction that began before the last change, and waited for it, does not set `updated_at` back.
     """
     whole = table.c.custom_fields.op("||")(given("changes", table.c.custom_fields))
-    return {"custom_fields": func.jsonb_strip_nulls(whole), "updated_at": func.now()}
+    return {
+        "custom_fields": func.jsonb_strip_nulls(whole),
+        "updated_at": func.greatest(table.c.updated_at, func.now()),
+    }

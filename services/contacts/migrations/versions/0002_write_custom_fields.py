@@ -1,6 +1,6 @@
 """The function by which forms writes into records within its own transaction (spec v1 §2.6).
 
-It runs as a role that owns nothing, bypasses nothing and sees four columns of each table: row-level security holds
+It runs as a role that owns nothing, bypasses nothing and sees five columns of each table: row-level security holds
 inside it, on the organisation of the caller's transaction.
 """
 
@@ -25,14 +25,16 @@ begin
         where target.organization_id = $1 and target.id = $3 and target.deleted_at is null
         for no key update;
         update contacts as target
-        set custom_fields = jsonb_strip_nulls(target.custom_fields || $4), updated_at = now()
+        set custom_fields = jsonb_strip_nulls(target.custom_fields || $4),
+            updated_at = greatest(target.updated_at, now())
         where target.organization_id = $1 and target.id = $3 and target.deleted_at is null;
     when 'account' then
         select target.custom_fields into before from accounts as target
         where target.organization_id = $1 and target.id = $3 and target.deleted_at is null
         for no key update;
         update accounts as target
-        set custom_fields = jsonb_strip_nulls(target.custom_fields || $4), updated_at = now()
+        set custom_fields = jsonb_strip_nulls(target.custom_fields || $4),
+            updated_at = greatest(target.updated_at, now())
         where target.organization_id = $1 and target.id = $3 and target.deleted_at is null;
     end case;
     return before;
@@ -55,7 +57,7 @@ def upgrade() -> None:
     op.execute(f"grant usage on schema contacts to {CALLER}, {DEFINER}")
     op.execute(f"grant execute on function {SIGNATURE} to {CALLER}")
     for table in ("contacts", "accounts"):
-        op.execute(f"grant select (organization_id, id, custom_fields, deleted_at) on {table} to {DEFINER}")
+        op.execute(f"grant select (organization_id, id, custom_fields, updated_at, deleted_at) on {table} to {DEFINER}")
         op.execute(f"grant update (custom_fields, updated_at) on {table} to {DEFINER}")
     # Whoever is to own something in a schema needs this right while being given it, and never again.
     op.execute(f"grant create on schema contacts to {DEFINER}")
