@@ -5,14 +5,13 @@ A service names its errors one per line, the docstring being the message:
     class FormEmpty(Refused):
         "A form needs at least one data field to be published."
 
-which answers FAILED_PRECONDITION with the reason `ErrFormEmpty` (spec v1 §0.5, D2, D3). This module imports nothing of ours, so
-that rules may raise.
+which answers FAILED_PRECONDITION with the reason `ErrFormEmpty` (spec v1 §0.5, D2, D3). This module imports
+nothing of ours, so that rules may raise.
 """
 
 from collections.abc import Iterable
 from itertools import islice
 from typing import ClassVar, NamedTuple
-
 
 MOST_VIOLATIONS = 200
 """Told at once: an error travels in metadata, which gateways bound to 64 KiB."""
@@ -35,7 +34,8 @@ class ServiceError(Exception):
         self, message: str | None = None, *, field: str | None = None, violations: Iterable[Violation] = ()
     ) -> None:
         self.message = message or (self.__doc__ or "").strip().partition("\n")[0].strip('"')
-        self.violations = tuple(islice(violations, MOST_VIOLATIONS)) or ((Violation(field, self.message),) if field else ())
+        told = tuple(islice(violations, MOST_VIOLATIONS))
+        self.violations = told or ((Violation(field, self.message),) if field else ())
         super().__init__(self.message)
 
     @property

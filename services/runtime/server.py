@@ -42,6 +42,9 @@ NO_DEADLINE = 1e9
 """Seconds. gRPC says some 300 billion years when a call came without a deadline."""
 GRACE = 15.0
 """Seconds that calls under way get to end after SIGTERM; longer than the gateway's own timeout."""
+MESSAGE_ROOM, VIOLATIONS_ROOM = 500, 2400
+"""Characters, as JSON, of an error's message and of all its violations. An answer's trailer holds both twice or more,
+and what is above 8 KiB in all gRPC may refuse: the caller would learn nothing."""
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -65,6 +68,8 @@ _ACCEPTED: dict[int, frozenset[str]] = {
 
 _OUR_FAULT = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN"})
 _VISIBLE = re.compile(r"[!-~]{1,128}")
+_OPEN = (f"/{health.SERVICE_NAME}/", f"/{reflection.SERVICE_NAME}/")
+"""What anyone may ask a server: whether it is well and what it serves."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 Behavior: TypeAlias = Callable[[Any, grpc.ServicerContext], Message]
@@ -90,14 +95,16 @@ class Guard(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """The handler of a call, guarded unless it is health or reflection."""
+        """The handler of a call, guarded unless it is health or reflection; an rpc that is not watched has none."""
         rpc = handler_call_details.method
         known = self._handlers.get(rpc)
         if known is not None:
             return known
         handler = continuation(handler_call_details)
-        if handler is None or rpc not in self._access:
+        if handler is None or rpc.startswith(_OPEN):
             return handler
+        if rpc not in self._access:
+            return None
         if handler.unary_unary is None:
             raise NotImplementedError(f"{rpc}: the guard wraps unary rpcs only")
         guarded = grpc.unary_unary_rpc_method_handler(
@@ -310,18 +317,17 @@ def _violation(found: Found) -> Violation:
 
 def _abort(context: grpc.ServicerContext, error: ServiceError, request_id: str) -> None:
     """Puts an error on the wire: google.rpc.Status for gRPC callers, the finished HTTP body for the gateway."""
-    status = status_pb2.Status(code=grpc.StatusCode[error.code].value[0], message=error.message)
+    message, violations = _short(error.message, MESSAGE_ROOM), _that_fit(error.violations)
+    status = status_pb2.Status(code=grpc.StatusCode[error.code].value[0], message=message)
     status.details.append(_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)))
-    if error.violations:
-        fields = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message) for v in error.violations
-        ]
+    if violations:
+        fields = [error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message) for v in violations]
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=fields)))
     body = {
         "code": HTTP_STATUS.get(error.code, 500),
-        "message": error.message,
+        "message": message,
         "error_code": error.reason,
-        "details": [each._asdict() for each in error.violations],
+        "details": [each._asdict() for each in violations],
         "request_id": request_id,
     }
     context.set_trailing_metadata(
@@ -331,7 +337,27 @@ def _abort(context: grpc.ServicerContext, error: ServiceError, request_id: str) 
             ("x-request-id", request_id),
         )
     )
-    context.abort(grpc.StatusCode[error.code], error.message)
+    context.abort(grpc.StatusCode[error.code], message)
+
+
+def _that_fit(violations: Sequence[Violation]) -> list[Violation]:
+    """The violations that an answer has room for; of the others, how many there are."""
+    told: list[Violation] = []
+    room = VIOLATIONS_ROOM
+    for index, each in enumerate(violations):
+        short = Violation(_short(each.field, 300), _short(each.message, 500))
+        room -= len(json.dumps(short._asdict()))
+        if room < 0:
+            return [*told, Violation("", f"{len(violations) - index} more")]
+        told.append(short)
+    return told
+
+
+def _short(text: str, room: int) -> str:
+    """The text, cut where it has no more room."""
+    while (size := len(json.dumps(text))) > room:
+        text = text[: len(text) * (room - 8) // size] + "…"
+    return text
 
 
 def _packed(detail: Message) -> any_pb2.Any:
