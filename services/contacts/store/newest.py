@@ -1,6 +1,5 @@
 """Lists of live records, newest first, by page or by token: the same for contacts and accounts (spec v1 §0.6, D5)."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -48,7 +47,7 @@ def count(tx: Transaction, table: Table, filters: dict[str, int]) -> int:
 
 
 @cache
-def _find(table: Table, row: type[Record], filters: Sequence[str], walking: bool) -> Statement[Record]:
+def _find(table: Table, row: type[Record], filters: tuple[str, ...], walking: bool) -> Statement[Record]:
     c = table.c
     query = select(*columns_of(table, row)).where(*_matching(table, filters))
     if walking:
@@ -61,11 +60,11 @@ def _find(table: Table, row: type[Record], filters: Sequence[str], walking: bool
 
 
 @cache
-def _count(table: Table, filters: Sequence[str]) -> Statement[int]:
+def _count(table: Table, filters: tuple[str, ...]) -> Statement[int]:
     return statement(select(func.count()).select_from(table).where(*_matching(table, filters)), int)
 
 
-def _matching(table: Table, filters: Sequence[str]) -> list[ColumnElement[bool]]:
+def _matching(table: Table, filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
     c = table.c
     return [mine(table), c.deleted_at.is_(None), *(c[name] == given(name, c[name]) for name in filters)]
 

@@ -17,7 +17,7 @@ _whole = columns_of(contact_stages, ContactStage)
 _changeable = ("name", "description", "sort_order")
 _this = (mine(contact_stages), _c.id == given("id", _c.id))
 
-LAST_PLACE = statement(select(func.coalesce(func.max(_c.sort_order), 0)).where(mine(contact_stages)), int)
+HIGHEST_PLACE = statement(select(func.coalesce(func.max(_c.sort_order), 0)).where(mine(contact_stages)), int)
 CREATE = statement(
     insert(contact_stages)
     .values({name: given(name, _c[name]) for name in ("organization_id", "id", *_changeable)})
@@ -74,11 +74,12 @@ class Placement(NamedTuple):
 def create(tx: Transaction, name: str, description: str, sort_order: int | None) -> ContactStage:
     """Adds a stage, after the last where no place is given. Raises ContactStageNameTaken."""
     if sort_order is None:
-        sort_order = place_after(tx.one(LAST_PLACE) or 0)
+        sort_order = place_after(tx.one(HIGHEST_PLACE) or 0)
+    members = {"name": name, "description": description, "sort_order": sort_order}
     with refusing(unique=ContactStageNameTaken, field="name"):
-        return _found(
-            tx.one(CREATE, id=tx.new_id("contact_stage"), name=name, description=description, sort_order=sort_order)
-        )
+        made = tx.one(CREATE, id=tx.new_id("contact_stage"), **members)
+    assert made is not None
+    return made
 
 
 def get(tx: Transaction, stage_id: int) -> ContactStage:
