@@ -323,7 +323,7 @@ class PostgresCluster:
         for process in orphans:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        _wait(lambda: not any(map(self._is_orphan, orphans)), 10, "processes of the last PostgreSQL do not end")
+        _wait(lambda: not any(map(_lives, orphans)), 10, "processes of the last PostgreSQL do not end")
 
     def _is_orphan(self, process: psutil.Process) -> bool:
         try:
@@ -409,6 +409,14 @@ def _wait(condition: Callable[[], bool], timeout: float, failure: str) -> None:
         if time.monotonic() > deadline:
             raise PostgresError(failure)
         time.sleep(0.01)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process still runs; a zombie does not, whoever fails to reap it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _end_of(log: Path, lines: int = 8) -> str:
