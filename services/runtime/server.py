@@ -42,9 +42,13 @@ NO_DEADLINE = 1e9
 """Seconds. gRPC says some 300 billion years when a call came without a deadline."""
 GRACE = 15.0
 """Seconds that calls under way get to end after SIGTERM; longer than the gateway's own timeout."""
-MESSAGE_ROOM, VIOLATIONS_ROOM = 500, 2400
-"""Characters, as JSON, of an error's message and of all its violations. An answer's trailer holds both twice or more,
-and what is above 8 KiB in all gRPC may refuse: the caller would learn nothing."""
+MESSAGE_ROOM = 500
+"""Characters, as JSON, that an error's message may take."""
+VIOLATIONS_ROOM, TRANSCODED_ROOM = 2_400, 24_000
+"""Characters, as JSON, that all violations of an error may take. They travel in metadata, twice: of more than 8 KiB
+of it a gRPC caller learns nothing but RESOURCE_EXHAUSTED. The gateway, for its HTTP callers, takes 64 KiB."""
+TRANSCODED = "x-envoy-original-path"
+"""Metadata of a call that the gateway made of an HTTP request."""
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -150,7 +154,7 @@ class Guard(grpc.ServerInterceptor):
                     statements=who.statements,
                     request_id=request_id,
                 )
-            _abort(context, failure, request_id)
+            _abort(context, failure, request_id, TRANSCODED_ROOM if TRANSCODED in metadata else VIOLATIONS_ROOM)
             return None
 
         return serve
@@ -315,9 +319,9 @@ def _violation(found: Found) -> Violation:
     return Violation(path, proto.message or "is not valid")
 
 
-def _abort(context: grpc.ServicerContext, error: ServiceError, request_id: str) -> None:
+def _abort(context: grpc.ServicerContext, error: ServiceError, request_id: str, room: int) -> None:
     """Puts an error on the wire: google.rpc.Status for gRPC callers, the finished HTTP body for the gateway."""
-    message, violations = _short(error.message, MESSAGE_ROOM), _that_fit(error.violations)
+    message, violations = _short(error.message, MESSAGE_ROOM), _that_fit(error.violations, room)
     status = status_pb2.Status(code=grpc.StatusCode[error.code].value[0], message=message)
     status.details.append(_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)))
     if violations:
@@ -340,10 +344,9 @@ def _abort(context: grpc.ServicerContext, error: ServiceError, request_id: str) 
     context.abort(grpc.StatusCode[error.code], message)
 
 
-def _that_fit(violations: Sequence[Violation]) -> list[Violation]:
+def _that_fit(violations: Sequence[Violation], room: int) -> list[Violation]:
     """The violations that an answer has room for; of the others, how many there are."""
     told: list[Violation] = []
-    room = VIOLATIONS_ROOM
     for index, each in enumerate(violations):
         short = Violation(_short(each.field, 300), _short(each.message, 500))
         room -= len(json.dumps(short._asdict()))
