@@ -1,17 +1,51 @@
 """What happens when two do the same thing at once."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import grpc
+import psycopg
+import pytest
 from crm.forms.v1 import form_pb2
 
 from tests.forms.world import ANSWERS, World, entry, inline, kyc, rows, schema
-from tests.harness import Failure, at_once
+from tests.harness import Failure, at_once, eventually
 
 NOTE = schema(inline("note"))
+
+
+class Watched:
+    """The test's database from aside: what a rival holds there, and how many wait for it."""
+
+    def __init__(self, admin_url: str) -> None:
+        self._url = admin_url
+
+    @contextmanager
+    def holding(self, command: str, *parameters: int) -> Iterator[None]:
+        """Keeps the locks of a command until `release`."""
+        with psycopg.connect(self._url) as self._rival, psycopg.connect(self._url, autocommit=True) as self._watch:
+            self._rival.execute(command, parameters or None)
+            yield
+
+    def until_waiting(self, number: int) -> None:
+        """Returns once so many wait for a lock."""
+        ours = b"select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        with eventually() as until:
+            until(lambda: len(self._watch.execute(ours).fetchall()) == number)
+
+    def release(self) -> None:
+        """Lets go of everything held."""
+        self._rival.rollback()
+
+
+@pytest.fixture
+def watched(admin_url: str) -> Watched:
+    """The test's database from aside."""
+    return Watched(admin_url)
 
 
 def reasons(outcomes: Sequence[object]) -> list[str]:
@@ -32,10 +66,14 @@ def test_forks_at_once_get_numbers_of_their_own(world: World) -> None:
     assert sorted(each.version for each in outcomes if isinstance(each, form_pb2.Form)) == [3, 4, 5, 6, 7, 8]
 
 
-def test_of_publishes_at_once_one_wins(world: World) -> None:
+def test_of_publishes_at_once_one_wins(world: World, watched: Watched) -> None:
     draft = world.create(kyc(world.definition()))
-    outcomes = at_once([lambda: world.publish(draft.id)] * 4)
-    assert reasons(outcomes) == ["ErrFormNotDraft"] * 3
+    with watched.holding("select from forms.forms where id = %s for update", draft.id), ThreadPoolExecutor(3) as pool:
+        publishes = [pool.submit(world.publish, draft.id) for _ in range(3)]
+        watched.until_waiting(3)
+        watched.release()
+        outcomes = [each.exception(10) for each in publishes]
+    assert sorted(reasons(outcomes)) == ["ErrFormNotDraft"] * 2
     assert world.get(draft.id).status == "published"
 
 
@@ -109,3 +147,24 @@ def test_a_name_freed_and_taken_at_once_is_one_familys(world: World) -> None:
         assert set(reasons(created)) <= {"ErrFormNameTaken"}
         assert [each.version for each in made] in ([], [2])
         assert [each.version for each in world.list(name=name).data] == [each.version for each in made]
+
+
+def test_a_submission_holds_its_form_until_it_is_stored(world: World, watched: Watched) -> None:
+    form, contact = world.published(NOTE), world.contact()
+    world.pipelines.actions[7] = (form.id, contact, 0)
+    action: dict[str, Any] = {"contact_id": contact, "context_type": "pipeline_run_action", "context_id": 7}
+    # A rival's uncommitted submission for the same action keeps this one between its insert and its commit. It holds
+    # nothing else: foreign keys, which would lock the form, are off for it.
+    rival = (
+        "set local session_replication_role = replica; insert into forms.form_submissions (organization_id, id,"
+        " form_definition_id, form_version, schema_snapshot, values, context_type, context_id, write_back_result,"
+        " submitted_by_user_id) values (1, 99, 1, 1, '{}', '{}', 'pipeline_run_action', 7, '[]', 1)"
+    )
+    with watched.holding(rival), ThreadPoolExecutor(2) as pool:
+        submitting = pool.submit(world.submit, form.id, {"note": "x"}, **action)
+        watched.until_waiting(1)
+        archiving = pool.submit(world.archive, form.id)
+        watched.until_waiting(2)
+        watched.release()
+        assert submitting.result(10).form_definition_id == form.id
+        assert archiving.result(10).status == "archived"
