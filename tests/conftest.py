@@ -30,7 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Starts PostgreSQL once: in the process that hands tests out, not in those that run them."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    folder = Path(tempfile.mkdtemp(prefix="millrace-test-"))
+    # In memory where there is such a place: a suite makes hundreds of databases and keeps none.
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="millrace-test-", dir=memory if os.access(memory, os.W_OK) else None))
     folder.chmod(0o755)
     cluster = PostgresCluster(folder / "postgres", settings=FAST)
     cluster.start()
@@ -70,7 +72,7 @@ def database() -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     admin = os.environ["MILLRACE_TEST_ADMIN_URL"]
     with psycopg.connect(admin.replace("a_database", "postgres"), autocommit=True) as connection:
-        connection.execute(f"create database {name} template {TEMPLATE}")
+        connection.execute(f"create database {name} template {TEMPLATE} strategy file_copy")
         try:
             yield name
         finally:

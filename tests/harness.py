@@ -19,12 +19,12 @@ from joserfc import jwt
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
 
+from services import SERVICES
 from services.runtime.auth import service_token
 from services.runtime.server import Wiring, start
 from services.runtime.settings import Settings
 
 SECRET = "a secret of tests that is long enough for anything"
-SERVICES = ("identity", "fields", "contacts", "forms", "pipelines")
 
 Answer = TypeVar("Answer")
 

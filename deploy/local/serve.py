@@ -12,7 +12,7 @@ from typing import NoReturn
 from deploy.local.errors import DeployError
 from deploy.local.progress import Progress
 from deploy.local.supervisor import Process, Supervisor, ignore_signals, interrupt_on_signals
-from deploy.local.system import SERVICES
+from services import SERVICES
 
 
 def serve(services: Sequence[str], processes: int) -> None:

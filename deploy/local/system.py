@@ -22,9 +22,7 @@ from deploy.local.postgres import PostgresCluster
 from deploy.local.progress import Progress
 from deploy.local.state import Running, State
 from deploy.local.supervisor import Process, Supervisor
-
-SERVICES = ("identity", "contacts", "fields", "forms", "pipelines")
-"""Every service of the system, each the package ``services.<name>``."""
+from services import SERVICES
 
 DATABASE = "millrace"
 DEMO_ORGANIZATION, DEMO_ADMIN = 1, 1

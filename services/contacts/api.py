@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from services.contacts import messages, ownership
 from services.contacts.clients import Fields, Users, tell_contact_deleted, tell_stage_entered
 from services.contacts.contact import stage_entered, violations
-from services.contacts.store import accounts, contacts, newest, owners, stages
+from services.contacts.store import accounts, contacts, owners, stages
 from services.runtime.callers import Caller, caller
 from services.runtime.db import Database
 from services.runtime.errors import report
@@ -62,13 +62,14 @@ class Contacts(service.CrmContactServiceServicer):
 
     def ListContacts(self, request: pb.ListContactsRequest, context: grpc.ServicerContext) -> pb.ListContactsResponse:
         """Lists contacts, newest first."""
-        who, page = caller(context), page_of(request)
+        who, page = caller(context), page_of(request, *contacts.LIVE.kinds)
         equal = _filters(request, CONTACT_REFERENCES)
         with self._db.reading(who) as tx:
-            found = contacts.find(tx, page, **equal)
-            total = contacts.count(tx, **equal) if request.include_total else None
+            found = contacts.LIVE.find(tx, page, **equal)
+            total = contacts.LIVE.count(tx, **equal) if request.include_total else None
         return pb.ListContactsResponse(
-            data=map(messages.contact, found[: page.per_page]), meta=list_meta(who, page, found, newest.place, total)
+            data=map(messages.contact, found[: page.per_page]),
+            meta=list_meta(who, page, found, contacts.LIVE.place, total),
         )
 
     def UpdateContact(
@@ -191,13 +192,14 @@ class Accounts(account_service.CrmAccountServiceServicer):
         self, request: account_pb.ListAccountsRequest, context: grpc.ServicerContext
     ) -> account_pb.ListAccountsResponse:
         """Lists accounts, newest first."""
-        who, page = caller(context), page_of(request)
+        who, page = caller(context), page_of(request, *accounts.LIVE.kinds)
         equal = _filters(request, ACCOUNT_REFERENCES)
         with self._db.reading(who) as tx:
-            found = accounts.find(tx, page, **equal)
-            total = accounts.count(tx, **equal) if request.include_total else None
+            found = accounts.LIVE.find(tx, page, **equal)
+            total = accounts.LIVE.count(tx, **equal) if request.include_total else None
         return account_pb.ListAccountsResponse(
-            data=map(messages.account, found[: page.per_page]), meta=list_meta(who, page, found, newest.place, total)
+            data=map(messages.account, found[: page.per_page]),
+            meta=list_meta(who, page, found, accounts.LIVE.place, total),
         )
 
     def UpdateAccount(

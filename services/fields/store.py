@@ -79,11 +79,15 @@ SAVE = statement(
     .returning(*_whole),
     CustomField,
 )
-_placed = func.unnest(
-    bindparam("ids", type_=ARRAY(BigInteger)),
-    bindparam("sections", type_=ARRAY(Text)),
-    bindparam("positions", type_=ARRAY(Integer)),
-).table_valued("id", "section", "position", name="placed")
+_placed = (
+    func.unnest(
+        bindparam("ids", type_=ARRAY(BigInteger)),
+        bindparam("sections", type_=ARRAY(Text)),
+        bindparam("positions", type_=ARRAY(Integer)),
+    )
+    .table_valued("id", "section", "position", name="placed")
+    .render_derived()
+)
 PLACE = statement(
     update(custom_fields)
     .where(mine(custom_fields), _c.id == _placed.c.id)

@@ -56,11 +56,11 @@ class Identity(service.IdentityServiceServicer):
 
     def ListUsers(self, request: pb.ListUsersRequest, context: grpc.ServicerContext) -> pb.ListUsersResponse:
         """Lists people by id."""
-        who, page = caller(context), page_of(request)
+        who, page = caller(context), page_of(request, *store.PEOPLE.kinds)
         with self._db.reading(who) as tx:
-            users = store.list_users(tx, page)
-            total = store.count_users(tx) if request.include_total else None
-        about = list_meta(who, page, users, lambda user: (user.id,), total)
+            users = store.PEOPLE.find(tx, page)
+            total = store.PEOPLE.count(tx) if request.include_total else None
+        about = list_meta(who, page, users, store.PEOPLE.place, total)
         return pb.ListUsersResponse(data=map(_user, users[: page.per_page]), meta=about)
 
     def GetJwks(self, _request: pb.GetJwksRequest, _context: grpc.ServicerContext) -> pb.GetJwksResponse:

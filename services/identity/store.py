@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -31,8 +30,8 @@ from services.identity.api_key import ApiKey
 from services.identity.errors import ApiKeyInvalid, ApiKeyNotFound, OrganizationNotFound, UserEmailTaken, UserNotFound
 from services.identity.people import Organization, User
 from services.runtime.db import Transaction, refusing
-from services.runtime.paging import Page
-from services.runtime.statements import Statement, columns_of, given, mine, statement
+from services.runtime.lists import Listing
+from services.runtime.statements import columns_of, given, mine, statement
 from services.runtime.tables import moment, new_metadata, organization_id, record_id
 
 metadata = new_metadata()
@@ -109,7 +108,8 @@ GET_USERS = statement(
     .order_by(users.c.id),
     User,
 )
-COUNT_USERS = statement(select(func.count()).select_from(users).where(mine(users)), int)
+PEOPLE = Listing(users, _user, User, users.c.id)
+"""People by id."""
 ADD_KEY = statement(
     insert(api_keys).values(
         {
@@ -182,18 +182,6 @@ def get_users(tx: Transaction, ids: Sequence[int]) -> list[User]:
     return tx.all(GET_USERS, ids=list(ids))
 
 
-def list_users(tx: Transaction, page: Page) -> list[User]:
-    """A page of people by id, and one more where there are more."""
-    if page.after:
-        return tx.all(_list(after=True), after=page.after[0], limit=page.limit)
-    return tx.all(_list(after=False), offset=page.offset, limit=page.limit)
-
-
-def count_users(tx: Transaction) -> int:
-    """How many people the organisation has."""
-    return tx.one(COUNT_USERS) or 0
-
-
 def add_key(tx: Transaction, user_id: int, key: ApiKey) -> int:
     """Keeps what is kept of a key; answers its id. Raises UserNotFound."""
     key_id = tx.new_id("api_key")
@@ -216,13 +204,3 @@ def revoke_key(tx: Transaction, key_id: int) -> None:
     """Ends a key, for good. Raises ApiKeyNotFound."""
     if not tx.run(REVOKE_KEY, id=key_id):
         raise ApiKeyNotFound()
-
-
-@cache
-def _list(*, after: bool) -> Statement[User]:
-    query = select(*_user).where(mine(users)).order_by(users.c.id).limit(bindparam("limit", type_=BigInteger))
-    if after:
-        query = query.where(users.c.id > given("after", users.c.id))
-    else:
-        query = query.offset(bindparam("offset", type_=BigInteger))
-    return statement(query, User)

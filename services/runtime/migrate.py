@@ -12,12 +12,11 @@ from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import Connection, MetaData, create_engine, pool, text
 
+from services import SERVICES
 from services.runtime.settings import database_password
 from services.runtime.tables import standing
 
-SERVICES = Path(__file__).resolve().parent.parent
-ORDER = ("identity", "fields", "contacts", "forms", "pipelines")
-"""The services with a schema, each before those that use its functions."""
+PACKAGES = Path(__file__).resolve().parent.parent
 TENANT = "nullif(current_setting('app.organization_id', true), '')::bigint"
 """The organisation of the current transaction, null when none is set."""
 OWNER, DEFINER, SWEEPER = "millrace_owner", "millrace_definer", "millrace_sweeper"
@@ -27,7 +26,7 @@ def migrate(url: str, secret: str) -> None:
     """Brings a database to what this version of the code needs."""
     _prepare(url, secret)
     engine = create_engine(_sqlalchemy_url(url), poolclass=pool.NullPool)
-    for service in (each for each in ORDER if (SERVICES / each / "migrations" / "env.py").exists()):
+    for service in SERVICES:
         with engine.begin() as connection:
             connection.execute(text(f"set role {OWNER}"))
             connection.execute(text(f"set search_path = {service}"))
@@ -40,7 +39,7 @@ def migrate(url: str, secret: str) -> None:
 def alembic_config(service: str) -> Config:
     """Alembic's configuration of one service's history."""
     config = Config()
-    config.set_main_option("script_location", str(SERVICES / service / "migrations"))
+    config.set_main_option("script_location", str(PACKAGES / service / "migrations"))
     config.set_main_option("version_path_separator", "os")
     return config
 
@@ -84,7 +83,7 @@ def _prepare(url: str, secret: str) -> None:
         connection.execute(f"grant {OWNER}, {DEFINER} to current_user")
         connection.execute(f"grant {DEFINER} to {OWNER}")
         connection.execute(sql.SQL("revoke create on schema public from public"))
-        for service in ORDER:
+        for service in SERVICES:
             role = f"millrace_{service}"
             _role(connection, role, f"login password '{database_password(secret, role)}'")
             connection.execute(f"grant {SWEEPER} to {role} with inherit false, set true")

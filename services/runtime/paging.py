@@ -57,12 +57,15 @@ class Page(NamedTuple):
         return max(self.number - 1, 0) * self.per_page
 
 
-def page_of(request: ListRequest) -> Page:
-    """The page a list request asks for. Raises Invalid for a token that is not of this query."""
+def page_of(request: ListRequest, *kinds: type) -> Page:
+    """The page a list request asks for; `kinds` are the types of the list's sort values.
+
+    Raises Invalid for a token that is not of this query or that a caller made up.
+    """
     per_page = min(request.per_page or DEFAULT_PER_PAGE, LARGEST_PER_PAGE)
     fingerprint = _fingerprint(request)
     if request.page_token:
-        return Page(0, per_page, _after(request.page_token, fingerprint), fingerprint)
+        return Page(0, per_page, _after(request.page_token, fingerprint, kinds), fingerprint)
     if request.page > LAST_PAGE:
         raise Invalid(f"must be at most {LAST_PAGE}; use page_token to walk further", field="page")
     return Page(request.page or 1, per_page, (), fingerprint)
@@ -98,11 +101,22 @@ def _token(values: tuple[Any, ...], fingerprint: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([fingerprint, *plain]).encode()).decode().rstrip("=")
 
 
-def _after(token: str, fingerprint: str) -> tuple[Any, ...]:
+def _after(token: str, fingerprint: str, kinds: Sequence[type]) -> tuple[Any, ...]:
     try:
         found, *values = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        if found == fingerprint:
+            return tuple(_sort_value(value, kind) for value, kind in zip(values, kinds, strict=True))
     except (ValueError, TypeError) as error:
         raise Invalid("is not a token this list gave", field="page_token") from error
-    if found != fingerprint or not values:
-        raise Invalid("belongs to another query", field="page_token")
-    return tuple(values)
+    raise Invalid("belongs to another query", field="page_token")
+
+
+def _sort_value(value: Any, kind: type) -> Any:
+    """A value as the database will take it; what a caller made up is refused here."""
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if kind is int and type(value) is int and abs(value) < 2**31:
+        return value
+    if kind is str and isinstance(value, str) and "\x00" not in value:
+        return value
+    raise ValueError(value)

@@ -19,7 +19,7 @@ from deploy.local.home import Home
 from deploy.local.ports import LOOPBACK, free_ports
 from deploy.local.postgres import PostgresCluster
 from deploy.local.state import State
-from deploy.local.system import SERVICES
+from services import SERVICES
 from tests.deploy.dummies import has_ended, wait_until
 from tests.harness import SECRET, Keys
 

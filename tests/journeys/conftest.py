@@ -1,8 +1,10 @@
 """The whole system, as `millrace up` starts it: one for all journeys of a run."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from deploy.local.postgres import PostgresCluster
 
 MILLRACE = Path(sys.executable).with_name("millrace")
 
@@ -79,14 +83,18 @@ def millrace(*words: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system() -> Iterator[System]:
     """A system of this worker's own, on its own data and ports."""
-    data = tmp_path_factory.mktemp("system") / "data"
+    folder = Path(tempfile.mkdtemp(prefix="millrace-journeys-"))
+    folder.chmod(0o755)  # for PostgreSQL's own user, where root runs the tests
+    data = folder / "data"
     told = millrace("up", "--data", str(data), "--port", "0", "--detach", "--json")
     try:
         yield System(data, told["url"], told["grpc"], told["organization_id"], told["user_id"], told["token"])
     finally:
         millrace("down", "--data", str(data))
+        PostgresCluster(data / "postgres").remove()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

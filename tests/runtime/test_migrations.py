@@ -7,11 +7,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, pool, text
 
-from services.runtime.migrate import ORDER, SERVICES, alembic_config, migrate
+from services import SERVICES
+from services.runtime.migrate import PACKAGES, alembic_config, migrate
 from tests.harness import SECRET
 from tests.statement_rules import metadatas
 
-MIGRATED = [service for service in ORDER if (SERVICES / service / "migrations").exists()]
+MIGRATED = [service for service in SERVICES if (PACKAGES / service / "migrations").exists()]
 
 
 @pytest.mark.parametrize("service", MIGRATED)
@@ -41,7 +42,7 @@ def snapshot(superuser: psycopg.Connection) -> list[tuple[object, ...]]:
     return superuser.execute(
         "select n.nspname, c.relname, c.relkind, c.relacl::text from pg_class c"
         " join pg_namespace n on n.oid = c.relnamespace where n.nspname = any(%s) order by 1, 2",
-        (list(ORDER),),
+        (list(SERVICES),),
     ).fetchall()
 
 

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import Engine, event
 
 import services
+from services import SERVICES
 from services.runtime import db, ids, outbox
-from services.runtime.migrate import ORDER, SERVICES, migrate
+from services.runtime.migrate import PACKAGES, migrate
 from services.runtime.statements import REGISTERED
 from tests.harness import SECRET
 from tests.statement_rules import broken_rules, metadatas, names_of
@@ -153,7 +154,7 @@ def _is_keyed(constraint: Any) -> bool:
 
 def test_the_database_itself_has_no_other_key_trigger_or_sequence(superuser: psycopg.Connection) -> None:
     ours = "join pg_class t on t.oid = {} join pg_namespace n on n.oid = t.relnamespace and n.nspname = any(%s)"
-    schemas = (list(ORDER),)
+    schemas = (list(SERVICES),)
 
     def rows(query: str) -> list[tuple[Any, ...]]:
         return superuser.execute(query, schemas).fetchall()
@@ -193,5 +194,5 @@ def test_no_source_names_a_constraint_or_sets_the_organisation_another_way() -> 
 
 def test_every_service_with_a_store_is_migrated() -> None:
     with_tables = {name for name in metadatas() if name != "runtime"}
-    assert with_tables <= set(ORDER)
-    assert with_tables == {each for each in ORDER if (SERVICES / each / "migrations").exists()}
+    assert with_tables <= set(SERVICES)
+    assert with_tables == {each for each in SERVICES if (PACKAGES / each / "migrations").exists()}

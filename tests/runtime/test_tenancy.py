@@ -11,9 +11,10 @@ from crm.fields.v1.custom_field_service_pb2_grpc import CrmCustomFieldServiceStu
 from psycopg import sql
 from sqlalchemy import select
 
+from services import SERVICES
 from services.runtime.callers import Caller
 from services.runtime.db import Database, connection_info
-from services.runtime.migrate import ORDER, SWEEPER
+from services.runtime.migrate import SWEEPER
 from services.runtime.statements import statement
 from tests.harness import Houses, Someone
 from tests.runtime.conftest import text_field
@@ -40,7 +41,7 @@ def tables(superuser: psycopg.Connection) -> list[tuple[str, str]]:
     return superuser.execute(
         "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
         " where c.relkind in ('r', 'p') and n.nspname = any(%s) and c.relname <> 'alembic_version' order by 1, 2",
-        (list(ORDER),),
+        (list(SERVICES),),
     ).fetchall()
 
 
@@ -90,7 +91,7 @@ def test_every_table_is_under_row_level_security(superuser: psycopg.Connection) 
         "  from pg_policy p where p.polrelid = c.oid and p.polcmd = '*' and p.polroles = '{0}')"
         " from pg_class c join pg_namespace n on n.oid = c.relnamespace"
         " where c.relkind in ('r', 'p') and n.nspname = any(%s) and c.relname <> 'alembic_version'",
-        (list(ORDER),),
+        (list(SERVICES),),
     ).fetchall()
     mine = "(organization_id = (NULLIF(current_setting('app.organization_id'::text, true), ''::text))::bigint)"
     assert len(rows) >= 4

@@ -6,16 +6,17 @@ from sqlalchemy import func, insert, literal, select, update
 
 from services.contacts.account import Account, Ancestry, check_parent
 from services.contacts.errors import AccountNotFound, ParentAccountNotFound
-from services.contacts.store import newest
 from services.contacts.store.tables import accounts, merged
 from services.runtime.db import Transaction
-from services.runtime.paging import Page
+from services.runtime.lists import Listing
 from services.runtime.statements import ORGANIZATION, columns_of, given, mine, statement
 
 _c = accounts.c
 _whole = columns_of(accounts, Account)
 _changeable = ("name", "parent_account_id", "owner_id")
 _created = ("organization_id", "id", *_changeable, "custom_fields", "created_by")
+LIVE = Listing(accounts, _whole, Account, _c.created_at.desc(), _c.id.desc(), where=[_c.deleted_at.is_(None)])
+"""Accounts, newest first."""
 _this = (mine(accounts), _c.id == given("id", _c.id), _c.deleted_at.is_(None))
 
 CREATE = statement(
@@ -76,16 +77,6 @@ def get(tx: Transaction, account_id: int) -> Account:
 def lock(tx: Transaction, account_id: int) -> Account:
     """The account, nobody else's to change until the transaction ends. Raises AccountNotFound."""
     return _found(tx.one(LOCK, id=account_id))
-
-
-def find(tx: Transaction, page: Page, **equal: int) -> list[Account]:
-    """Accounts with these members, newest first."""
-    return newest.find(tx, accounts, Account, page, equal)
-
-
-def count(tx: Transaction, **equal: int) -> int:
-    """How many accounts have these members."""
-    return newest.count(tx, accounts, equal)
 
 
 def save(tx: Transaction, before: Account, after: Account, changes: dict[str, Any]) -> Account:

@@ -6,16 +6,18 @@ from sqlalchemy import func, insert, null, select, update
 
 from services.contacts.contact import Contact
 from services.contacts.errors import AccountNotFound, ContactNotFound, ContactStageNotFound
-from services.contacts.store import accounts, newest
+from services.contacts.store import accounts
 from services.contacts.store.tables import contacts, merged
 from services.runtime.db import Transaction, refusing
-from services.runtime.paging import Page
+from services.runtime.lists import Listing
 from services.runtime.statements import columns_of, given, mine, statement
 
 _c = contacts.c
 _whole = columns_of(contacts, Contact)
 _changeable = ("first_name", "last_name", "email", "phone", "account_id", "owner_id", "contact_stage_id")
 _created = ("organization_id", "id", *_changeable, "custom_fields", "created_by")
+LIVE = Listing(contacts, _whole, Contact, _c.created_at.desc(), _c.id.desc(), where=[_c.deleted_at.is_(None)])
+"""Contacts, newest first."""
 _this = (mine(contacts), _c.id == given("id", _c.id), _c.deleted_at.is_(None))
 
 CREATE = statement(
@@ -53,16 +55,6 @@ def get(tx: Transaction, contact_id: int) -> Contact:
 def lock(tx: Transaction, contact_id: int) -> Contact:
     """The contact, nobody else's to change until the transaction ends. Raises ContactNotFound."""
     return _found(tx.one(LOCK, id=contact_id))
-
-
-def find(tx: Transaction, page: Page, **equal: int) -> list[Contact]:
-    """Contacts with these members, newest first."""
-    return newest.find(tx, contacts, Contact, page, equal)
-
-
-def count(tx: Transaction, **equal: int) -> int:
-    """How many contacts have these members."""
-    return newest.count(tx, contacts, equal)
 
 
 def save(tx: Transaction, before: Contact, after: Contact, changes: dict[str, Any]) -> Contact:
