@@ -11,16 +11,20 @@ import urllib.request
 import warnings
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import KeySet, OctKey
 
 from services.runtime.callers import ROLES
-from services.runtime.errors import Unauthenticated
+from services.runtime.errors import Unauthenticated, Unavailable
 from services.runtime.settings import Settings, service_key
+
+log = structlog.get_logger()
 
 # RFC 9864 renames EdDSA to Ed25519; Envoy knows the old name only, so users' tokens carry it.
 warnings.filterwarnings("ignore", "EdDSA is deprecated", SecurityWarning)
@@ -97,7 +101,7 @@ class Verifier:
 
     def _read(self, token: str) -> Identity:
         try:
-            header = json.loads(_unbase64(token.split(".", 1)[0]))
+            header = _header(token)
             if header.get("alg") == "HS256":
                 claims = jwt.decode(token, self._service_key, algorithms=["HS256"]).claims
                 self._service_registry.validate(claims)
@@ -107,35 +111,61 @@ class Verifier:
             ).claims
             self._registry.validate(claims)
             return _identity(claims, is_service=False)
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise Unauthenticated("The token is not valid.") from error
 
-    def _keys_with(self, kid: str | None) -> KeySet:
+    def _keys_with(self, kid: Any) -> KeySet:
         """The key set, read again when it lacks the key: keys rotate."""
         with self._lock:
             found = self._keys is not None and any(key.kid == kid for key in self._keys.keys)
             if not found and time.monotonic() - self._loaded_at > RELOAD_AFTER:
-                self._keys = KeySet.import_key_set(json.loads(_load(self._settings.jwks)))
                 self._loaded_at = time.monotonic()
+                self._reload()
             if self._keys is None:
-                raise Unauthenticated("The token is not valid.")
+                raise Unavailable()
             return self._keys
+
+    def _reload(self) -> None:
+        """Reads the key set; one that can not be had leaves the one there is."""
+        try:
+            self._keys = KeySet.import_key_set(json.loads(_load(self._settings.jwks)))
+        except (OSError, HTTPException, JoseError, ValueError, TypeError, KeyError) as error:
+            log.warning("auth.keys_not_loaded", jwks=self._settings.jwks, error=str(error))
+
+
+def _header(token: str) -> dict[str, Any]:
+    text = token.partition(".")[0]
+    header = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    if not isinstance(header, dict):
+        raise ValueError("the header is not an object")
+    return header
 
 
 def _identity(claims: Mapping[str, Any], *, is_service: bool) -> Identity:
+    least = 0 if is_service else 1
     roles = frozenset(_role(role) for role in claims.get("roles", ()))
     return Identity(
-        organization_id=int(claims["organization_id"]),
-        user_id=int(claims["sub"]),
+        organization_id=_number(claims["organization_id"], least),
+        user_id=_number(claims["sub"], least),
         roles=roles & ROLES,
         is_service=is_service,
         expires_at=float(claims["exp"]),
     )
 
 
-def _role(name: str) -> str:
+def _number(value: Any, least: int) -> int:
+    """An id, as a JSON number or as decimal digits (spec v1 D10)."""
+    if type(value) is not int and not (isinstance(value, str) and value.isascii() and value.isdecimal()):
+        raise ValueError(f"{value!r} is not an id")
+    number = int(value)
+    if not least <= number < 2**31:
+        raise ValueError(f"{value!r} is not an id")
+    return number
+
+
+def _role(name: Any) -> str:
     """`Super Admin` and `super_admin` are one role."""
-    return name.strip().lower().replace(" ", "_").replace("-", "_")
+    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _load(location: str) -> bytes:
@@ -143,7 +173,3 @@ def _load(location: str) -> bytes:
         with urllib.request.urlopen(location, timeout=5) as answer:  # noqa: S310 - the operator's own setting
             return bytes(answer.read())
     return Path(location).read_bytes()
-
-
-def _unbase64(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
