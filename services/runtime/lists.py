@@ -66,7 +66,10 @@ class Listing(Generic[Row]):
         return query.where(mine(self._table), *self._where, *(c[name] == given(name, c[name]) for name in equal))
 
     def _beyond(self) -> ColumnElement[bool]:
-        """Rows after the last one: one comparison of tuples where all columns go one way, which an index follows."""
+        """Rows after the last one, said so that an index follows.
+
+        Where all columns go one way that is one comparison of tuples; else the first column alone says where to start.
+        """
         last = {column.key: given(f"after_{column.key}", column) for column, _ in self._sorted_by}
         if len({falls for _, falls in self._sorted_by}) == 1:
             columns, values = tuple_(*(column for column, _ in self._sorted_by)), tuple_(*last.values())
@@ -76,7 +79,8 @@ class Listing(Generic[Row]):
             value = last[column.key]
             ways.append(and_(*equal, column < value if falls else column > value))
             equal.append(column == value)
-        return or_(*ways)
+        first, falls = self._sorted_by[0]
+        return and_(first <= last[first.key] if falls else first >= last[first.key], or_(*ways))
 
 
 def _falls(order: ColumnElement[Any]) -> bool:
