@@ -56,12 +56,12 @@ class Forms(service.CrmFormServiceServicer):
 
     def ListForms(self, request: pb.ListFormsRequest, context: grpc.ServicerContext) -> pb.ListFormsResponse:
         """Lists versions."""
-        who, page = caller(context), page_of(request)
+        who, page = caller(context), page_of(request, *store.LIVE.kinds)
         equal = _given(request, FORM_FILTERS)
         with self._db.reading(who) as tx:
-            rows = store.find(tx, page, **equal)
-            total = store.count(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, lambda form: (form.name, form.version), total)
+            rows = store.LIVE.find(tx, page, **equal)
+            total = store.LIVE.count(tx, **equal) if request.include_total else None
+        about = list_meta(who, page, rows, store.LIVE.place, total)
         return pb.ListFormsResponse(data=map(message, rows[: page.per_page]), meta=about)
 
     def UpdateForm(self, request: pb.UpdateFormRequest, context: grpc.ServicerContext) -> pb.UpdateFormResponse:
@@ -144,12 +144,12 @@ class Forms(service.CrmFormServiceServicer):
         self, request: pb.ListFormSubmissionsRequest, context: grpc.ServicerContext
     ) -> pb.ListFormSubmissionsResponse:
         """Lists submissions."""
-        who, page = caller(context), page_of(request)
+        who, page = caller(context), page_of(request, *store.LIVE_SUBMISSIONS.kinds)
         equal = _given(request, SUBMISSION_FILTERS)
         with self._db.reading(who) as tx:
-            rows = store.find_submissions(tx, page, **equal)
-            total = store.count_submissions(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, lambda each: (each.submitted_at, each.id), total)
+            rows = store.LIVE_SUBMISSIONS.find(tx, page, **equal)
+            total = store.LIVE_SUBMISSIONS.count(tx, **equal) if request.include_total else None
+        about = list_meta(who, page, rows, store.LIVE_SUBMISSIONS.place, total)
         return pb.ListFormSubmissionsResponse(data=map(submission_message, rows[: page.per_page]), meta=about)
 
     def DeleteFormSubmission(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -14,7 +13,6 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    Select,
     Table,
     Text,
     UniqueConstraint,
@@ -26,10 +24,8 @@ from sqlalchemy import (
     insert,
     literal_column,
     null,
-    or_,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -43,14 +39,12 @@ from services.forms.errors import (
 )
 from services.forms.lifecycle import Form
 from services.runtime.db import Transaction, refusing
-from services.runtime.errors import Invalid
-from services.runtime.paging import Page
-from services.runtime.statements import ORGANIZATION, Statement, columns_of, given, mine, statement
+from services.runtime.lists import Listing
+from services.runtime.statements import ORGANIZATION, columns_of, given, mine, statement
 from services.runtime.tables import document, moment, new_metadata, organization_id, record_id
 
 RUN_ACTION = "pipeline_run_action"
 """The context_type with a meaning: the submission completes the run action that context_id names (D57)."""
-LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +151,9 @@ _changeable = ("description", "schema", "status")
 _this_form = (mine(forms), _f.id == given("id", _f.id), _f.deleted_at.is_(None))
 _this_family = (mine(form_families), form_families.c.name == given("name", form_families.c.name))
 
+LIVE = Listing(forms, _form, Form, _f.name, _f.version.desc(), where=[_f.deleted_at.is_(None)])
+"""Form versions by name, newest version first."""
+
 _new_family = postgresql.insert(form_families).values(
     organization_id=ORGANIZATION, name=given("name", form_families.c.name), latest_version=1, live_versions=1
 )
@@ -211,6 +208,15 @@ IS_SUBMITTED = statement(
 
 _submission = columns_of(form_submissions, Submission)
 _without_snapshot = [null().label("schema_snapshot") if each is _s.schema_snapshot else each for each in _submission]
+LIVE_SUBMISSIONS = Listing(
+    form_submissions,
+    _without_snapshot,
+    Submission,
+    _s.submitted_at.desc(),
+    _s.id.desc(),
+    where=[_s.deleted_at.is_(None)],
+)
+"""Submissions without their snapshots, newest first."""
 _said = ("id", "values", "contact_id", "account_id", "context_type", "context_id", "write_back_result",
          "submitted_by_user_id")  # fmt: skip
 _this_submission = (mine(form_submissions), _s.id == given("id", _s.id), _s.deleted_at.is_(None))
@@ -277,17 +283,6 @@ def get_many(tx: Transaction, ids: Sequence[int]) -> list[Form]:
     return tx.all(GET_MANY, ids=list(ids))
 
 
-def find(tx: Transaction, page: Page, **equal: str) -> list[Form]:
-    """Form versions with these members, by name, then newest version, and one more where more follow."""
-    where = _after_form(page) if page.after else {"offset": page.offset}
-    return tx.all(_find(tuple(equal), bool(page.after)), limit=page.limit, **where, **equal)
-
-
-def count(tx: Transaction, **equal: str) -> int:
-    """How many form versions have these members."""
-    return tx.one(_count(tuple(equal)), **equal) or 0
-
-
 def save(tx: Transaction, form: Form) -> Form:
     """Writes what may change of a form; the moments of its changes of status are taken here."""
     return _found(tx.one(SAVE, id=form.id, **{name: getattr(form, name) for name in _changeable}))
@@ -347,17 +342,6 @@ def get_submission(tx: Transaction, submission_id: int) -> Submission:
     return found
 
 
-def find_submissions(tx: Transaction, page: Page, **equal: int | str) -> list[Submission]:
-    """Submissions with these members without their snapshots, newest first, and one more where more follow."""
-    where = _after_submission(page) if page.after else {"offset": page.offset}
-    return tx.all(_find_submissions(tuple(equal), bool(page.after)), limit=page.limit, **where, **equal)
-
-
-def count_submissions(tx: Transaction, **equal: int | str) -> int:
-    """How many submissions have these members."""
-    return tx.one(_count_submissions(tuple(equal)), **equal) or 0
-
-
 def delete_submission(tx: Transaction, submission_id: int) -> None:
     """Takes a submission out of sight. Raises FormSubmissionNotFound."""
     if not tx.run(DELETE_SUBMISSION, id=submission_id):
@@ -374,63 +358,3 @@ def _found(form: Form | None) -> Form:
     if form is None:
         raise FormNotFound()
     return form
-
-
-@cache
-def _find(equal: tuple[str, ...], walking: bool) -> Statement[Form]:
-    query = _matching(select(*_form), forms, equal)
-    if walking:
-        name, version = given("after_name", _f.name), given("after_version", _f.version)
-        # The first condition is where the index starts; the second leaves out what stands before in the same family.
-        query = query.where(_f.name >= name, or_(_f.name > name, _f.version < version))
-    return statement(_paged(query.order_by(_f.name, _f.version.desc()), walking), Form)
-
-
-@cache
-def _count(equal: tuple[str, ...]) -> Statement[int]:
-    return statement(_matching(select(func.count()), forms, equal), int)
-
-
-@cache
-def _find_submissions(equal: tuple[str, ...], walking: bool) -> Statement[Submission]:
-    query = _matching(select(*_without_snapshot), form_submissions, equal)
-    if walking:
-        last = tuple_(given("after_submitted_at", _s.submitted_at), given("after_id", _s.id))
-        query = query.where(tuple_(_s.submitted_at, _s.id) < last)
-    return statement(_paged(query.order_by(_s.submitted_at.desc(), _s.id.desc()), walking), Submission)
-
-
-@cache
-def _count_submissions(equal: tuple[str, ...]) -> Statement[int]:
-    return statement(_matching(select(func.count()), form_submissions, equal), int)
-
-
-def _matching(query: Select[Any], table: Table, equal: tuple[str, ...]) -> Select[Any]:
-    c = table.c
-    return query.where(mine(table), c.deleted_at.is_(None), *(c[name] == given(name, c[name]) for name in equal))
-
-
-def _paged(query: Select[Any], walking: bool) -> Select[Any]:
-    if not walking:
-        query = query.offset(bindparam("offset", type_=BigInteger))
-    return query.limit(bindparam("limit", type_=BigInteger))
-
-
-def _after_form(page: Page) -> dict[str, Any]:
-    """Where a token continues; what a caller made up is refused here, not by the database."""
-    match page.after:
-        case (str(name), int(version)) if abs(version) < 2**31:
-            return {"after_name": name, "after_version": version}
-    raise Invalid("is not a token this list gave", field="page_token")
-
-
-def _after_submission(page: Page) -> dict[str, Any]:
-    """Where a token continues; what a caller made up is refused here, not by the database."""
-    try:
-        submitted_at, last_id = page.after
-        moment = datetime.fromisoformat(submitted_at)
-        if not 0 <= last_id <= LARGEST_ID:
-            raise ValueError(last_id)
-    except (ValueError, TypeError) as error:
-        raise Invalid("is not a token this list gave", field="page_token") from error
-    return {"after_submitted_at": moment, "after_id": last_id}
