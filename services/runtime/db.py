@@ -25,7 +25,15 @@ from sqlalchemy import bindparam, delete, func, insert, null, select, update
 from sqlalchemy.dialects import postgresql
 
 from services.runtime.callers import Caller
-from services.runtime.errors import Aborted, IdempotencyKeyReused, Internal, Invalid, ServiceError, Unavailable
+from services.runtime.errors import (
+    Aborted,
+    DeadlineExceeded,
+    IdempotencyKeyReused,
+    Internal,
+    Invalid,
+    ServiceError,
+    Unavailable,
+)
 from services.runtime.ids import IdBlocks
 from services.runtime.settings import Settings, database_password
 from services.runtime.statements import Row, Statement, given, mine, statement
@@ -345,6 +353,8 @@ def _told(error: psycopg.Error) -> ServiceError:
         return Invalid("Texts must not contain the NUL character.")
     if state in ("40001", "40P01"):
         return Aborted()
+    if state == "57014":
+        return DeadlineExceeded()
     if isinstance(error, CommitFailed) or state.startswith(("08", "57P")) or not state:
         return Unavailable()
     return Internal()

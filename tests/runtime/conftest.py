@@ -18,6 +18,14 @@ def text_field(key: str, **changed: Any) -> pb.CreateCustomFieldRequest:
     return pb.CreateCustomFieldRequest(**members)
 
 
+def break_connections(superuser: psycopg.Connection) -> None:
+    """Ends every connection of the fields service, as a database that restarts does."""
+    superuser.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        " where datname = current_database() and usename = 'millrace_fields'"
+    )
+
+
 @pytest.fixture
 def fields(houses: Houses) -> CrmCustomFieldServiceStub:
     """The fields service, really served."""

@@ -19,7 +19,7 @@ from services.runtime.errors import ServiceError, Violation
 from services.runtime.server import HTTP_STATUS
 from tests.harness import Houses, Someone, eventually, failing
 from tests.runtime import toy
-from tests.runtime.conftest import text_field
+from tests.runtime.conftest import break_connections, text_field
 
 
 class DrawerJammed(errors.Refused):
@@ -260,9 +260,6 @@ def test_connections_that_broke_while_idle_cost_the_caller_nothing(
 ) -> None:
     for key in ("a", "b", "c"):
         fields.CreateCustomField(text_field(key), metadata=admin.metadata())
-        superuser.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = current_database() and usename = 'millrace_fields'"
-        )
+        break_connections(superuser)
     listed = fields.ListCustomFields(pb.ListCustomFieldsRequest(), metadata=admin.metadata())
     assert [each.key for each in listed.data] == ["a", "b", "c"]
