@@ -27,7 +27,7 @@ begin
         update contacts as target
         set custom_fields = jsonb_strip_nulls(target.custom_fields || $4),
             updated_at = greatest(target.updated_at, now())
-        where target.organization_id = $1 and target.id = $3 and target.deleted_at is null;
+        where target.organization_id = $1 and target.id = $3 and target.deleted_at is null and $4 <> '{}';
     when 'account' then
         select target.custom_fields into before from accounts as target
         where target.organization_id = $1 and target.id = $3 and target.deleted_at is null
@@ -35,7 +35,7 @@ begin
         update accounts as target
         set custom_fields = jsonb_strip_nulls(target.custom_fields || $4),
             updated_at = greatest(target.updated_at, now())
-        where target.organization_id = $1 and target.id = $3 and target.deleted_at is null;
+        where target.organization_id = $1 and target.id = $3 and target.deleted_at is null and $4 <> '{}';
     end case;
     return before;
 end
@@ -51,7 +51,7 @@ def upgrade() -> None:
     op.execute(
         f"comment on function {SIGNATURE} is "
         "'Merges changes into a live record''s custom_fields, null removing a value; answers them as they were before, "
-        "null when there is no such record.'"
+        "null when there is no such record. Without changes the record is left as it is.'"
     )
     op.execute(f"revoke all on function {SIGNATURE} from public")
     op.execute(f"grant usage on schema contacts to {CALLER}, {DEFINER}")
