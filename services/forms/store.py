@@ -196,7 +196,8 @@ SAVE = statement(
             )
             for status in ("published", "archived")
         }
-        | {"updated_at": func.now()}
+        # now() is when the transaction began, which may have waited for the change before.
+        | {"updated_at": func.greatest(_f.updated_at, func.now())}
     )
     .returning(*_form),
     Form,
@@ -300,7 +301,10 @@ def delete(tx: Transaction, form: Form) -> None:
 
 
 def write_custom_fields(tx: Transaction, kind: str, record_id: int, changes: dict[str, Any]) -> dict[str, Any] | None:
-    """Merges changes into a record's custom_fields: what they were before, None when the record is gone."""
+    """Merges changes into a record's custom_fields: what they were before, None when the record is gone.
+
+    Without changes the record is read and left as it is.
+    """
     return tx.one(WRITE_CUSTOM_FIELDS, kind=kind, record_id=record_id, changes=changes)
 
 

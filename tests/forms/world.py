@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 from crm.contacts.v1 import account_service_pb2 as accounts_pb
+from crm.contacts.v1 import contact_pb2
 from crm.contacts.v1 import contact_service_pb2 as contacts_pb
 from crm.contacts.v1.account_service_pb2_grpc import CrmAccountServiceStub
 from crm.contacts.v1.contact_service_pb2_grpc import CrmContactServiceStub
@@ -250,10 +251,13 @@ class World:
         request = accounts_pb.CreateAccountRequest(**{"name": "Acme", **members})
         return self._accounts.CreateAccount(request, metadata=self.who.metadata()).data.id
 
+    def person(self, contact_id: int) -> contact_pb2.Contact:
+        request = contacts_pb.GetContactRequest(id=contact_id)
+        return self._contacts.GetContact(request, metadata=self.who.metadata()).data
+
     def fields_of(self, contact_id: int) -> dict[str, Any]:
         """A contact's custom fields."""
-        request = contacts_pb.GetContactRequest(id=contact_id)
-        return plain(self._contacts.GetContact(request, metadata=self.who.metadata()).data.custom_fields)
+        return plain(self.person(contact_id).custom_fields)
 
     def fields_of_account(self, account_id: int) -> dict[str, Any]:
         """An account's custom fields."""
