@@ -1,0 +1,1 @@
+"""Pipelines: versioned graphs of stages, and the runs of contacts and deals through them."""
