@@ -117,3 +117,10 @@ class Organization:
     def client(self) -> Client:
         """HTTP calls of its admin."""
         return self.system.client(self.token)
+
+
+@pytest.fixture
+def api(organization: Organization) -> Iterator[Client]:
+    """HTTP calls of the organisation's admin."""
+    with organization.client() as client:
+        yield client

@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from tests.harness import Someone, failing
 from tests.journeys.conftest import Organization
-from tests.journeys.test_kyc_over_http import FIELD, form_body, pipeline_body
+from tests.journeys.kyc import FIELD, form_body, pipeline_body
 
 
 @pytest.fixture

@@ -7,54 +7,55 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from tests.harness import eventually
-from tests.journeys.conftest import Organization, System
-from tests.journeys.test_kyc_over_http import Kyc
+from tests.journeys.conftest import Client, System
+from tests.journeys.kyc import Kyc
 
 CROWD = 200
 
 
-def test_two_hundred_contacts_moved_at_once_all_get_their_run(organization: Organization) -> None:
-    kyc = Kyc(organization)
-    with kyc.api, ThreadPoolExecutor(50) as crowd:
-        made = crowd.map(lambda n: kyc.api.call("POST", "/contacts", {"first_name": f"C{n}"})["id"], range(CROWD))
-        contacts = list(made)
-        move = {"contact_stage_id": kyc.stage}
-        moved = list(crowd.map(lambda each: kyc.api.call("PATCH", f"/contacts/{each}", move)["id"], contacts))
-        assert sorted(moved) == sorted(contacts)
+@pytest.fixture
+def kyc(api: Client) -> Kyc:
+    return Kyc(api)
 
-        def enrolled() -> set[int]:
-            return {run["subject_id"] for page in (1, 2) for run in _page(kyc, page)}
 
-        with eventually(20) as until:
-            until(lambda: enrolled() == set(contacts))
-        runs = [run for page in (1, 2) for run in _page(kyc, page)]
-        assert len(runs) == CROWD
+def test_two_hundred_contacts_moved_at_once_all_get_their_run(kyc: Kyc) -> None:
+    def create(number: int) -> int:
+        return int(kyc.api.call("POST", "/contacts", {"first_name": f"C{number}"})["id"])
+
+    def move(contact: int) -> int:
+        return int(kyc.api.call("PATCH", f"/contacts/{contact}", {"contact_stage_id": kyc.stage})["contact_stage_id"])
+
+    def enrolled() -> list[int]:
+        return sorted(run["subject_id"] for page in (1, 2, 3) for run in _page(kyc, page))
+
+    with ThreadPoolExecutor(CROWD) as crowd:
+        contacts = sorted(crowd.map(create, range(CROWD)))
+        assert set(crowd.map(move, contacts)) == {kyc.stage}
+    with eventually(20) as until:
+        until(lambda: enrolled() == contacts)
 
 
 def test_a_submission_made_while_pipelines_is_gone_is_kept_and_moves_the_run_when_it_returns(
-    organization: Organization,
+    kyc: Kyc, system: System
 ) -> None:
-    kyc = Kyc(organization)
-    with kyc.api:
-        contact, run, action = kyc.contact_in_review()
-        with held(organization.system, "pipelines"):
-            sent = kyc.submit(contact, action["id"], "approved")
-            assert sent["write_back_result"][0]["status"] == "applied"
-        with eventually(20) as until:
-            until(lambda: kyc.run(run["id"])["status"] == "completed")
-        assert kyc.actions(run["id"])[0]["form_submission_id"] == sent["id"]
+    contact, run, action = kyc.contact_in_review()
+    with held(system, "pipelines"):
+        sent = kyc.submit(contact, action["id"], "approved")
+        assert sent["write_back_result"][0]["status"] == "applied"
+    with eventually(20) as until:
+        until(lambda: kyc.run(run["id"])["status"] == "completed")
+    assert kyc.actions(run["id"])[0]["form_submission_id"] == sent["id"]
 
 
-def test_a_service_that_dies_comes_back_by_itself(organization: Organization) -> None:
-    kyc = Kyc(organization)
-    with kyc.api:
-        contact, run, action = kyc.contact_in_review()
-        os.kill(organization.system.pid("pipelines"), signal.SIGKILL)
-        kyc.submit(contact, action["id"], "approved")
-        with eventually(30) as until:
-            until(lambda: _status(kyc, run["id"]) == "completed")
+def test_a_service_that_dies_comes_back_and_finishes_what_was_left(kyc: Kyc, system: System) -> None:
+    contact, run, action = kyc.contact_in_review()
+    os.kill(system.pid("pipelines"), signal.SIGKILL)
+    kyc.submit(contact, action["id"], "approved")
+    with eventually(30) as until:
+        until(lambda: _status(kyc, run["id"]) == "completed")
 
 
 def _page(kyc: Kyc, page: int) -> list[dict[str, int]]:
