@@ -13,14 +13,13 @@ Receivers are idempotent: a delivery carries an idempotency key, the event's own
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
-from typing import cast
+from typing import NamedTuple, cast
 
 import grpc
-import psycopg
 import structlog
-from psycopg_pool import PoolTimeout
-from sqlalchemy import ARRAY, BigInteger, any_, bindparam, delete, func, select, update
+from sqlalchemy import ARRAY, BigInteger, Text, all_, any_, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql
 
 from services.runtime.auth import service_token
@@ -57,7 +56,11 @@ HOPELESS = frozenset(
 _outbox = standing.tables["outbox"]
 _due = (
     select(_outbox.c.id)
-    .where(mine(_outbox), _outbox.c.due_at <= func.now())
+    .where(
+        mine(_outbox),
+        _outbox.c.due_at <= func.now(),
+        _outbox.c.receiver != all_(bindparam("silent", type_=ARRAY(Text))),
+    )
     .order_by(_outbox.c.due_at)
     .limit(BATCH)
     .with_for_update(skip_locked=True)
@@ -110,7 +113,9 @@ class Outbox:
     def deliver(self, who: Caller, events: Sequence[Emitted]) -> None:
         """Delivers fresh events within the request that made them, or hands them on when too many requests do."""
         if not self._slots.acquire(blocking=False):
-            self._background.submit(self._attempt, who.organization_id, events, DEFAULT_TIMEOUT)
+            # Once we are closing nobody takes them; the rows stay for whoever comes next.
+            with suppress(RuntimeError):
+                self._background.submit(self._attempt, who.organization_id, events, DEFAULT_TIMEOUT)
             return
         try:
             self._attempt(who.organization_id, events, min(who.time_left(), DEFAULT_TIMEOUT))
@@ -126,7 +131,7 @@ class Outbox:
                 return
             try:
                 self._sweep_one(organization_id)
-            except (ServiceError, psycopg.Error):
+            except Exception:
                 log.exception("outbox.sweep_failed", organization_id=organization_id)
 
     def close(self) -> None:
@@ -142,34 +147,41 @@ class Outbox:
         while not self._stopping.wait(SWEEP_EVERY):
             try:
                 self.sweep()
-            except (ServiceError, psycopg.Error, PoolTimeout) as error:
-                log.warning("outbox.sweep_failed", error=str(error))
+            except Exception:
+                log.exception("outbox.sweep_failed")
 
     def _sweep_one(self, organization_id: int) -> None:
-        with self._db.transaction(Caller(organization_id, 0, is_service=True)) as tx:
-            events = tx.all(CLAIM_DUE, lease=LEASE)
-        self._attempt(organization_id, events, DEFAULT_TIMEOUT)
+        """Delivers what is due in one organisation, whatever is due to receivers that do not answer."""
+        silent: set[str] = set()
+        claimed = BATCH
+        while claimed == BATCH and not self._stopping.is_set():
+            with self._db.transaction(Caller(organization_id, 0, is_service=True)) as tx:
+                events = tx.all(CLAIM_DUE, lease=LEASE, silent=sorted(silent))
+            silent |= self._attempt(organization_id, events, DEFAULT_TIMEOUT)
+            claimed = len(events)
 
-    def _attempt(self, organization_id: int, events: Sequence[Emitted], timeout: float) -> None:
+    def _attempt(self, organization_id: int, events: Sequence[Emitted], timeout: float) -> set[str]:
+        """Delivers events as far as they go, and answers which receivers did not answer."""
         delivered: list[int] = []
-        failed: list[tuple[Emitted, grpc.RpcError]] = []
-        silent: dict[str, grpc.RpcError] = {}
+        missed: list[tuple[Emitted, _Miss]] = []
+        silent: dict[str, _Miss] = {}
         for event in events:
             # A receiver that did not answer the last event will not answer the next one either.
-            error = silent.get(event.receiver) or self._call(organization_id, event, timeout)
-            if error is None:
+            miss = silent.get(event.receiver) or self._call(organization_id, event, timeout)
+            if miss is None:
                 delivered.append(event.id)
                 continue
-            failed.append((event, error))
-            if code_of(error) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                silent[event.receiver] = error
+            missed.append((event, miss))
+            if miss.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                silent[event.receiver] = miss
         try:
-            self._record(organization_id, delivered, failed)
+            self._record(organization_id, delivered, missed)
         except ServiceError as error:
             # The database went away; the rows are still there and the receivers know the events.
             log.warning("outbox.record_failed", organization_id=organization_id, error=str(error))
+        return set(silent)
 
-    def _call(self, organization_id: int, event: Emitted, timeout: float) -> grpc.RpcError | None:
+    def _call(self, organization_id: int, event: Emitted, timeout: float) -> "_Miss | None":
         metadata = (
             ("authorization", f"Bearer {service_token(self._secret, organization_id, event.user_id)}"),
             ("x-request-id", event.request_id),
@@ -179,26 +191,30 @@ class Outbox:
             method = self._channel(event.receiver).unary_unary(event.rpc, _as_is, _as_is)
             method(event.payload, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            log.warning(
-                "outbox.not_delivered",
-                organization_id=organization_id,
-                event_id=event.id,
-                rpc=event.rpc,
-                error=_text(error),
-                request_id=event.request_id,
-            )
-            return error
-        return None
+            miss = _Miss(code_of(error), cast("grpc.Call", error).details() or "")
+        except Exception as error:  # noqa: BLE001 - an event that can not even be sent is kept like any other
+            miss = _Miss(grpc.StatusCode.INTERNAL, repr(error))
+        else:
+            return None
+        log.warning(
+            "outbox.not_delivered",
+            organization_id=organization_id,
+            event_id=event.id,
+            rpc=event.rpc,
+            error=str(miss),
+            request_id=event.request_id,
+        )
+        return miss
 
     def _record(
-        self, organization_id: int, delivered: Sequence[int], failed: Sequence[tuple[Emitted, grpc.RpcError]]
+        self, organization_id: int, delivered: Sequence[int], missed: "Sequence[tuple[Emitted, _Miss]]"
     ) -> None:
         with self._db.transaction(Caller(organization_id, 0, is_service=True)) as tx:
             if delivered:
                 tx.run(DELIVERED, ids=list(delivered))
-            for event, error in failed:
-                delay = None if code_of(error) in HOPELESS else FIRST_DELAY
-                tx.run(FAILED, id=event.id, error=_text(error), delay=delay, longest=LONGEST_DELAY // FIRST_DELAY)
+            for event, miss in missed:
+                delay = None if miss.code in HOPELESS else FIRST_DELAY
+                tx.run(FAILED, id=event.id, error=str(miss), delay=delay, longest=LONGEST_DELAY // FIRST_DELAY)
 
     def _channel(self, receiver: str) -> grpc.Channel:
         channel = self._channels.get(receiver)
@@ -207,8 +223,14 @@ class Outbox:
         return channel
 
 
-def _text(error: grpc.RpcError) -> str:
-    return f"{code_of(error).name}: {cast('grpc.Call', error).details()}"[:500]
+class _Miss(NamedTuple):
+    """Why an event did not arrive."""
+
+    code: grpc.StatusCode
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.said}"[:500]
 
 
 def _as_is(message: bytes) -> bytes:
