@@ -68,11 +68,11 @@ class Pipelines(service.CrmPipelineServiceServicer):
         self, request: pb.ListPipelinesRequest, context: grpc.ServicerContext
     ) -> pb.ListPipelinesResponse:
         """Lists versions."""
-        who, page, equal = caller(context), page_of(request), _given(request, FILTERS)
+        who, page, equal = caller(context), page_of(request, *store.LIVE.kinds), _given(request, FILTERS)
         with self._db.reading(who) as tx:
-            rows = store.find(tx, page, **equal)
-            total = store.count(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, lambda each: (each.name, each.version), total)
+            rows = store.LIVE.find(tx, page, **equal)
+            total = store.LIVE.count(tx, **equal) if request.include_total else None
+        about = list_meta(who, page, rows, store.LIVE.place, total)
         return pb.ListPipelinesResponse(data=map(pipeline_message, rows[: page.per_page]), meta=about)
 
     def UpdatePipeline(
@@ -100,7 +100,7 @@ class Pipelines(service.CrmPipelineServiceServicer):
         with self._db.checks(who):
             with self._db.reading(who) as tx:
                 judged = store.get(tx, request.id)
-            lifecycle.check_publishable(judged, self._forms.named_in(who, judged.schema))
+            lifecycle.check_publishable(judged, self._forms.named_in(who, judged.graph))
         with self._db.transaction(who) as tx:
             published = lifecycle.publish(store.lock(tx, request.id), judged, _now())
             store.save(tx, published)
@@ -146,7 +146,7 @@ class Pipelines(service.CrmPipelineServiceServicer):
         """Everything that can be wrong with what an author gave. Raises Invalid, ContactStageNotFound."""
         found = list[Violation]()
         if "schema" in given:
-            found += rules.wrong_schema(pipeline.schema, self._forms.named_in(who, pipeline.schema))
+            found += rules.wrong_schema(pipeline.graph, self._forms.named_in(who, pipeline.graph))
         if "auto_enroll_contact_stage_id" in given:
             found += rules.wrong_trigger(pipeline)
         report(found)
@@ -188,11 +188,11 @@ class PipelineRuns(run_service.CrmPipelineRunServiceServicer):
         self, request: run_pb.ListPipelineRunsRequest, context: grpc.ServicerContext
     ) -> run_pb.ListPipelineRunsResponse:
         """Lists runs."""
-        who, page, equal = caller(context), page_of(request), _given(request, RUN_FILTERS)
+        who, page, equal = caller(context), page_of(request, *store.RUNS.kinds), _given(request, RUN_FILTERS)
         with self._db.reading(who) as tx:
-            rows = store.find_runs(tx, page, **equal)
-            total = store.count_runs(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, lambda each: (each.started_at, each.id), total)
+            rows = store.RUNS.find(tx, page, **equal)
+            total = store.RUNS.count(tx, **equal) if request.include_total else None
+        about = list_meta(who, page, rows, store.RUNS.place, total)
         return run_pb.ListPipelineRunsResponse(data=map(run_message, rows[: page.per_page]), meta=about)
 
     def ListPipelineRunActions(
@@ -333,7 +333,7 @@ def _drafted(who: Caller, request: pb.CreatePipelineRequest) -> Pipeline:
         subject_type=request.subject_type,
         version=0,
         status=DRAFT,
-        schema=schema_of(request.schema),
+        schema=schema_of(request.schema).document(),
         auto_enroll_contact_stage_id=request.auto_enroll_contact_stage_id,
         created_by=who.user_id,
         published_at=None,
@@ -346,7 +346,7 @@ def _drafted(who: Caller, request: pb.CreatePipelineRequest) -> Pipeline:
 def _changed(pipeline: Pipeline, request: pb.UpdatePipelineRequest) -> Pipeline:
     changed: dict[str, Any] = {name: getattr(request, name) for name in MUTABLE if _has(request, name)}
     if "schema" in changed:
-        changed["schema"] = schema_of(request.schema)
+        changed["schema"] = schema_of(request.schema).document()
     return replace(pipeline, **changed, updated_at=_now())
 
 

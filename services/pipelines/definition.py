@@ -63,7 +63,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One version of a pipeline. All versions that share a name are a family."""
+    """One version of a pipeline. All versions that share a name are a family. `schema` is its graph as it is stored."""
 
     id: int
     organization_id: int
@@ -72,13 +72,18 @@ class Pipeline:
     subject_type: str
     version: int
     status: str
-    schema: Schema
+    schema: dict[str, Any]
     auto_enroll_contact_stage_id: int
     created_by: int
     published_at: datetime | None
     archived_at: datetime | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def graph(self) -> Schema:
+        """Its graph."""
+        return Schema.of(self.schema)
 
 
 def _stage(

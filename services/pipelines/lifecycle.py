@@ -28,9 +28,9 @@ def check_draft(pipeline: Pipeline) -> None:
 def check_publishable(pipeline: Pipeline, forms: Forms) -> None:
     """Every rule again (spec v1 D75, D83). Raises PipelineNotDraft, PipelineSchemaInvalid, ActionTypeUnavailable."""
     check_draft(pipeline)
-    broken = [*rules.wrong_schema(pipeline.schema, forms, publishing=True), *rules.wrong_trigger(pipeline)]
+    broken = [*rules.wrong_schema(pipeline.graph, forms, publishing=True), *rules.wrong_trigger(pipeline)]
     report(broken, PipelineSchemaInvalid)
-    report(actions.unavailable(pipeline.schema), ActionTypeUnavailable)
+    report(actions.unavailable(pipeline.graph), ActionTypeUnavailable)
 
 
 def publish(pipeline: Pipeline, judged: Pipeline, at: datetime) -> Pipeline:

@@ -18,7 +18,7 @@ def pipeline_message(pipeline: Pipeline) -> pipeline_pb2.Pipeline:
         subject_type=pipeline.subject_type,
         version=pipeline.version,
         status=pipeline.status,
-        schema=_schema_message(pipeline.schema),
+        schema=_schema_message(pipeline.graph),
         auto_enroll_contact_stage_id=pipeline.auto_enroll_contact_stage_id,
         created_by=pipeline.created_by,
         published_at=timestamp(pipeline.published_at),

@@ -44,6 +44,7 @@ from services.runtime.errors import ServiceError, Violation, report
 
 def enrol(pipeline: Pipeline, *, run_id: int, subject_id: int, user_id: int, source: str, at: datetime) -> Journey:
     """A new run of this version, as far as it comes by itself (spec v1 §5.4, D105)."""
+    graph = pipeline.graph
     run = Run(
         id=run_id,
         organization_id=pipeline.organization_id,
@@ -53,12 +54,12 @@ def enrol(pipeline: Pipeline, *, run_id: int, subject_id: int, user_id: int, sou
         subject_type=pipeline.subject_type,
         subject_id=subject_id,
         status=RUNNING,
-        current_stage_key=pipeline.schema.entry_stage_key,
+        current_stage_key=graph.entry_stage_key,
         enrolled_by_user_id=user_id,
         enroll_source=source,
         started_at=at,
     )
-    return _advance(_enter(Journey(run, pipeline.schema), run.current_stage_key), at)
+    return _advance(_enter(Journey(run, graph), run.current_stage_key), at)
 
 
 def refusal(

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from psycopg.types.json import Jsonb
@@ -21,7 +21,6 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
-    Select,
     Table,
     TableValuedAlias,
     Text,
@@ -34,10 +33,8 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
-    or_,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -52,9 +49,8 @@ from services.pipelines.errors import (
 )
 from services.pipelines.run import Journey, Run, RunAction
 from services.runtime.db import Transaction, refusing
-from services.runtime.errors import Invalid
-from services.runtime.paging import Page
-from services.runtime.statements import ORGANIZATION, Statement, columns_of, given, mine, statement
+from services.runtime.lists import Listing
+from services.runtime.statements import ORGANIZATION, columns_of, given, mine, statement
 from services.runtime.tables import document, moment, new_metadata, organization_id, record_id
 
 metadata = new_metadata()
@@ -162,7 +158,6 @@ _pipeline = columns_of(pipelines, Pipeline)
 _run = columns_of(runs, Run)
 _action = columns_of(run_actions, RunAction)
 _PIPELINE = [each.name for each in fields(Pipeline)]
-_SCHEMA = _PIPELINE.index("schema")
 _MUTABLE = (
     "description", "status", "schema", "auto_enroll_contact_stage_id", "published_at", "archived_at", "updated_at",
 )  # fmt: skip
@@ -174,10 +169,6 @@ _ACTION_MUTABLE = (
     "status", "form_submission_id", "deal_id", "engagement_id", "checklist", "result", "completed_by_user_id",
     "completed_at", "error_message",
 )  # fmt: skip
-
-
-def _pipeline_row(*values: Any) -> Pipeline:
-    return Pipeline(**dict(zip(_PIPELINE, values, strict=True)) | {"schema": Schema.of(values[_SCHEMA])})
 
 
 def _journey_row(*values: Any) -> Journey:
@@ -227,8 +218,8 @@ NEXT_VERSION = statement(
 LOSE_VERSION = statement(update(families).where(*_this_family).values(versions=families.c.versions - 1))
 
 CREATE = statement(postgresql.insert(pipelines).values({name: given(name, _p[name]) for name in _PIPELINE}))
-GET = statement(select(*_pipeline).where(*_this), _pipeline_row)
-LOCK = statement(select(*_pipeline).where(*_this).with_for_update(), _pipeline_row)
+GET = statement(select(*_pipeline).where(*_this), Pipeline)
+LOCK = statement(select(*_pipeline).where(*_this).with_for_update(), Pipeline)
 SAVE = statement(update(pipelines).where(*_this).values({name: given(name, _p[name]) for name in _MUTABLE}))
 DELETE = statement(update(pipelines).where(*_this).values(deleted_at=given("at", _p.deleted_at)))
 HAS_RUNS = statement(
@@ -239,7 +230,7 @@ TO_ENROL = statement(
     select(*_pipeline, _enrolled(given("subject_id", _r.subject_id)))
     .where(*_this)
     .with_for_update(read=True, key_share=True, of=pipelines),
-    lambda *values: (_pipeline_row(*values[:-1]), bool(values[-1])),
+    lambda *values: (Pipeline(*values[:-1]), bool(values[-1])),
 )
 _newer = pipelines.alias("newer")
 TRIGGERED = statement(
@@ -259,8 +250,11 @@ TRIGGERED = statement(
     )
     .order_by(_p.name)
     .with_for_update(read=True, key_share=True, of=pipelines),
-    _pipeline_row,
+    Pipeline,
 )
+
+LIVE = Listing(pipelines, _pipeline, Pipeline, _p.name, _p.version.desc(), where=[_p.deleted_at.is_(None)])
+RUNS = Listing(runs, _run, Run, _r.started_at.desc(), _r.id.desc())
 
 GET_RUN = statement(select(*_run).where(*_this_run), Run)
 LOCK_RUN = statement(select(*_run, _r.schema).where(*_this_run).with_for_update(), _journey_row)
@@ -404,18 +398,6 @@ def has_runs(tx: Transaction, pipeline_id: int) -> bool:
     return tx.one(HAS_RUNS, id=pipeline_id) is not None
 
 
-def find(tx: Transaction, page: Page, **equal: Any) -> list[Pipeline]:
-    """Versions with these members, by name, newest version first; one more than the page."""
-    after = dict(zip(("after_name", "after_version"), page.after, strict=True)) if page.after else {}
-    wanted = _find(bool(after), tuple(sorted(equal)))
-    return tx.all(wanted, **equal, **after, limit=page.limit, offset=page.offset)
-
-
-def count(tx: Transaction, **equal: Any) -> int:
-    """How many versions have these members."""
-    return tx.one(_count(tuple(sorted(equal))), **equal) or 0
-
-
 def to_enrol(tx: Transaction, pipeline_id: int, subject_id: int) -> tuple[Pipeline, bool]:
     """The version to enrol in, kept from deletion meanwhile, and whether the subject has an open run of the family.
 
@@ -436,18 +418,6 @@ def triggered(tx: Transaction, contact_stage_id: int, contact_id: int) -> list[P
 def get_run(tx: Transaction, run_id: int) -> Run:
     """The run. Raises PipelineRunNotFound."""
     return _found_run(tx.one(GET_RUN, id=run_id))
-
-
-def find_runs(tx: Transaction, page: Page, **equal: Any) -> list[Run]:
-    """Runs with these members, newest first; one more than the page."""
-    after = _after(page.after) if page.after else {}
-    wanted = _find_runs(bool(after), tuple(sorted(equal)))
-    return tx.all(wanted, **equal, **after, limit=page.limit, offset=page.offset)
-
-
-def count_runs(tx: Transaction, **equal: Any) -> int:
-    """How many runs have these members."""
-    return tx.one(_count_runs(tuple(sorted(equal))), **equal) or 0
 
 
 def timeline(tx: Transaction, run_id: int) -> list[RunAction]:
@@ -543,57 +513,9 @@ def _with_timelines(tx: Transaction, journeys: Sequence[Journey]) -> list[Journe
     ]
 
 
-@cache
-def _find(after: bool, equal: tuple[str, ...]) -> Statement[Pipeline]:
-    wanted = select(*_pipeline).where(*_like(pipelines, equal), _p.deleted_at.is_(None))
-    if after:
-        name, version = given("after_name", _p.name), given("after_version", _p.version)
-        wanted = wanted.where(or_(_p.name > name, and_(_p.name == name, _p.version < version)))
-    return statement(_paged(wanted.order_by(_p.name, _p.version.desc())), _pipeline_row)
-
-
-@cache
-def _count(equal: tuple[str, ...]) -> Statement[int]:
-    wanted = select(func.count()).select_from(pipelines).where(*_like(pipelines, equal), _p.deleted_at.is_(None))
-    return statement(wanted, int)
-
-
-@cache
-def _find_runs(after: bool, equal: tuple[str, ...]) -> Statement[Run]:
-    wanted = select(*_run).where(*_like(runs, equal))
-    if after:
-        last = tuple_(given("after_started_at", _r.started_at), given("after_id", _r.id))
-        wanted = wanted.where(tuple_(_r.started_at, _r.id) < last)
-    return statement(_paged(wanted.order_by(_r.started_at.desc(), _r.id.desc())), Run)
-
-
-@cache
-def _count_runs(equal: tuple[str, ...]) -> Statement[int]:
-    return statement(select(func.count()).select_from(runs).where(*_like(runs, equal)), int)
-
-
-def _like(table: Table, equal: Sequence[str]) -> list[ColumnElement[bool]]:
-    return [mine(table), *(table.c[name] == given(name, table.c[name]) for name in equal)]
-
-
-def _paged(wanted: Select[Any]) -> Select[Any]:
-    return wanted.limit(bindparam("limit", type_=Integer)).offset(bindparam("offset", type_=Integer))
-
-
-def _after(values: Sequence[Any]) -> Mapping[str, Any]:
-    try:
-        started_at, number = values
-        return {"after_started_at": datetime.fromisoformat(started_at), "after_id": int(number)}
-    except (TypeError, ValueError) as error:
-        raise Invalid("is not a token this list gave", field="page_token") from error
-
-
 def _members(row: Any, names: Sequence[str]) -> dict[str, Any]:
     """What a row is stored as."""
-    members = {name: getattr(row, name) for name in names}
-    if "schema" in members:
-        members["schema"] = members["schema"].document()
-    return members
+    return {name: getattr(row, name) for name in names}
 
 
 def _document(rows: Sequence[Mapping[str, Any]]) -> Jsonb:

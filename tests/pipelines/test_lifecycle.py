@@ -7,7 +7,7 @@ import pytest
 
 from services.pipelines import lifecycle
 from services.pipelines.actions import Form
-from services.pipelines.definition import ARCHIVED, DRAFT, PUBLISHED, Pipeline, Schema
+from services.pipelines.definition import ARCHIVED, DRAFT, PUBLISHED, Pipeline
 from services.pipelines.errors import (
     ActionTypeUnavailable,
     PipelineAlreadyEnrolled,
@@ -62,7 +62,7 @@ def test_publishing_checks_every_rule_again() -> None:
 
 
 def test_what_nothing_can_run_yet_is_not_published() -> None:
-    waiting = replace(DRAFTED, schema=Schema.of(drawn(ending("done", deal()))))
+    waiting = replace(DRAFTED, schema=drawn(ending("done", deal())))
     with pytest.raises(ActionTypeUnavailable) as refused:
         lifecycle.check_publishable(waiting, {})
     assert [each.field for each in refused.value.violations] == ["schema.stages[0].actions[0].type"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.pipelines import progression
-from services.pipelines.definition import CONTACT, PUBLISHED, Pipeline, Schema
+from services.pipelines.definition import CONTACT, PUBLISHED, Pipeline
 from services.pipelines.errors import (
     PipelineRunEnded,
     PipelineRunNotPaused,
@@ -38,7 +38,7 @@ def pipeline_of(drawing: Drawing) -> Pipeline:
         subject_type=CONTACT,
         version=1,
         status=PUBLISHED,
-        schema=Schema.of(drawing),
+        schema=drawing,
         auto_enroll_contact_stage_id=0,
         created_by=USER_ID,
         published_at=BEGAN,
