@@ -106,7 +106,7 @@ def _after(token: str, fingerprint: str, kinds: Sequence[type]) -> tuple[Any, ..
         found, *values = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         if found == fingerprint:
             return tuple(_sort_value(value, kind) for value, kind in zip(values, kinds, strict=True))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Invalid("is not a token this list gave", field="page_token") from error
     raise Invalid("belongs to another query", field="page_token")
 

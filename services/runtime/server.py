@@ -211,12 +211,12 @@ def run(service: str, wire: Callable[[Settings], Wiring]) -> None:
     """A service process from its settings to SIGTERM or SIGINT: then NOT_SERVING, drain, close, return."""
     settings = Settings.model_validate({})
     configure_logs(service, settings.log_level)
-    wiring = wire(settings)
-    server, port, readiness = start(settings, wiring)
-    log.info("service.ready", port=port)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    wiring = wire(settings)
+    server, port, readiness = start(settings, wiring)
+    log.info("service.ready", port=port)
     stopping.wait()
     readiness.enter_graceful_shutdown()
     server.stop(GRACE).wait()
