@@ -7,8 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from bench.measure import Load
-from deploy.local.health import serves_grpc
 from deploy.local.home import Home
 from deploy.local.ports import free_ports
 from deploy.local.postgres import PostgresCluster
@@ -33,11 +31,13 @@ from services.runtime.settings import database_password
 from services.runtime.statements import Statement
 
 MILLRACE = Path(sys.executable).with_name("millrace")
+CONTACTS = 200
+"""Submissions go round these: all on one contact would wait for its row and measure that."""
 OPTIONS = {"options": [{"value": "approved", "label": "Approved"}, {"value": "rejected", "label": "Rejected"}]}
 
 
 class Bench:
-    """A running system with one contact, two custom fields and a published form with write-back."""
+    """A running system with contacts, two custom fields and a published form with write-back."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -90,8 +90,11 @@ class Bench:
         full = contacts_pb.CreateContactRequest()
         full.CopyFrom(plain)
         full.custom_fields.update({"kyc_status": "approved", "score": 7})
-        submission = forms_pb.SubmitFormRequest(form_definition_id=self._form, contact_id=self._contact)
-        submission.values.update({"kyc_status": "approved"})
+        submissions = [
+            forms_pb.SubmitFormRequest(form_definition_id=self._form, contact_id=contact) for contact in self._contacts
+        ]
+        for each in submissions:
+            each.values.update({"kyc_status": "approved"})
         fields, contacts = "/crm.fields.v1.CrmCustomFieldService", "/crm.contacts.v1.CrmContactService"
         forms = "/crm.forms.v1.CrmFormService"
         echo, relay = (each.pid for each in self._ceilings)
@@ -99,16 +102,16 @@ class Bench:
         return [
             Load("echo", self._echo, [echo], rpc="/bench.Ceiling/Call", requests=[read]),
             Load("relay", self._relay, [relay, echo], rpc="/bench.Ceiling/Call", requests=[read]),
-            self._load("GetCustomField", f"{fields}/GetCustomField", get_field, "echo", None, "fields"),
-            self._load("GetContact", f"{contacts}/GetContact", read, "echo", 0.6, "contacts"),
-            self._load("CreateContact", f"{contacts}/CreateContact", plain, "echo", 0.45, "contacts"),
+            self._load("GetCustomField", f"{fields}/GetCustomField", [get_field], "echo", None, "fields"),
+            self._load("GetContact", f"{contacts}/GetContact", [read], "echo", 0.6, "contacts"),
+            self._load("CreateContact", f"{contacts}/CreateContact", [plain], "echo", 0.45, "contacts"),
             self._load(
-                "CreateContact, custom fields", f"{contacts}/CreateContact", full, "relay", 0.45, "contacts", "fields"
+                "CreateContact, custom fields", f"{contacts}/CreateContact", [full], "relay", 0.45, "contacts", "fields"
             ),
             self._load(
                 "SubmitForm, write-back",
                 f"{forms}/SubmitForm",
-                submission,
+                submissions,
                 "relay",
                 None,
                 "forms",
@@ -125,7 +128,9 @@ class Bench:
             ),
         ]
 
-    def _load(self, name: str, rpc: str, request: Message, ceiling: str, target: float | None, *serving: str) -> Load:
+    def _load(
+        self, name: str, rpc: str, requests: Sequence[Message], ceiling: str, target: float | None, *serving: str
+    ) -> Load:
         return Load(
             name,
             self._address(serving[0]),
@@ -133,7 +138,7 @@ class Bench:
             ceiling,
             target,
             rpc=rpc,
-            requests=[request],
+            requests=requests,
             metadata=self._said,
         )
 
@@ -156,7 +161,8 @@ class Bench:
         contacts = CrmContactServiceStub(grpc.insecure_channel(self._address("contacts")))
         contact = contacts_pb.CreateContactRequest(first_name="Ada", last_name="Lovelace", email="ada@example.com")
         contact.custom_fields.update({"kyc_status": "approved", "score": 7})
-        self._contact = contacts.CreateContact(contact, metadata=self._said).data.id
+        self._contacts = [contacts.CreateContact(contact, metadata=self._said).data.id for _ in range(CONTACTS)]
+        self._contact = self._contacts[0]
         forms = CrmFormServiceStub(grpc.insecure_channel(self._address("forms")))
         asked = {"key": "kyc_status", "kind": "reference", "label": "KYC", "custom_field_definition_id": self._field}
         back = {"field_key": "kyc_status", "target": "contact", "custom_field_definition_id": self._field}
@@ -196,8 +202,8 @@ def running() -> Iterator[Bench]:
 
 def _ceiling(kind: str, *addresses: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-m", "bench.ceilings", kind, *addresses], env=os.environ)
-    while not serves_grpc(addresses[0]):
-        time.sleep(0.05)
+    with grpc.insecure_channel(addresses[0]) as channel:
+        grpc.channel_ready_future(channel).result(30)
     return process
 
 
