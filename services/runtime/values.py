@@ -16,8 +16,10 @@ from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})")
 _PHONE_NOISE = re.compile(r"[\s\-.()\[\]]")
-_PHONE = re.compile(r"\+?\d{7,15}")
+_PHONE = re.compile(r"\+?[0-9]{7,15}")
 _URL = TypeAdapter(AnyHttpUrl)
+_ABSOLUTE = re.compile(r"https?://[^/\\?#]", re.IGNORECASE)
+"""As browsers read them, `http:a` and `https:///a` are addresses of a host `a`; to people they are typing errors."""
 
 LARGEST_WHOLE = 2**53
 """JSON numbers are exact up to here."""
@@ -70,7 +72,7 @@ def moment_of(value: str) -> datetime:
 
 def wrong_url(value: Any) -> str | None:
     """An absolute http or https address of at most 2,048 characters."""
-    if isinstance(value, str) and len(value) <= 2048 and not re.search(r"\s", value):
+    if isinstance(value, str) and len(value) <= 2048 and _ABSOLUTE.match(value) and not re.search(r"\s", value):
         try:
             _URL.validate_python(value)
         except ValidationError:
