@@ -124,7 +124,9 @@ class FieldRules(rules_service.FieldRulesServiceServicer):
     ) -> rules_pb.JudgeValuesResponse:
         """Judges a whole custom_fields map."""
         with self._db.reading(caller(context)) as tx:
-            definitions = store.of_object_type(tx, request.object_type)
+            found = store.of_object_type(tx, request.object_type)
+        scope = request.deal_pipeline_id, request.document_template_id
+        definitions = [each for each in found if each.belongs_to(*scope)]
         values, problems = judgement.judge_all(definitions, plain(request.values))
         violations = [rules_pb.ValueViolation(key=each.key, message=each.message) for each in problems]
         return rules_pb.JudgeValuesResponse(values=None if problems else struct_of(values), violations=violations)

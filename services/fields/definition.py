@@ -41,6 +41,10 @@ class CustomField:
     created_at: datetime
     updated_at: datetime
 
+    def belongs_to(self, deal_pipeline_id: int, document_template_id: int) -> bool:
+        """Whether records of this deal pipeline and document template have it; 0 = none of either."""
+        return self.deal_pipeline_id in (0, deal_pipeline_id) and self.document_template_id in (0, document_template_id)
+
 
 def violations(
     field_type: str, options: list[dict[str, str]] | None, rules: dict[str, Any] | None

@@ -68,6 +68,7 @@ CREATE = statement(
 )
 GET = statement(select(*_whole).where(*_this), CustomField)
 LOCK = statement(select(*_whole).where(*_this).with_for_update(), CustomField)
+LOCK_MANY = statement(select(_c.id).where(*_these).order_by(_c.id).with_for_update(), int)
 GET_MANY = statement(select(*_whole).where(*_these).order_by(_c.id), CustomField)
 OF_OBJECT_TYPE = statement(
     select(*_whole).where(mine(custom_fields), _c.object_type == given("object_type", _c.object_type)), CustomField
@@ -150,9 +151,12 @@ def save(tx: Transaction, field: CustomField) -> CustomField:
 def place(tx: Transaction, placements: Sequence[Placement]) -> list[CustomField]:
     """Moves fields. Raises CustomFieldNotFound when one of them is unknown."""
     ids, sections, positions = (list(column) for column in zip(*placements, strict=True))
+    # Locked by id: two orders of the same fields would each wait for the other.
+    locked = tx.all(LOCK_MANY, ids=ids)
+    unknown = set(ids).difference(locked)
+    if unknown:
+        raise CustomFieldNotFound(field=f"fields[{min(map(ids.index, unknown))}].id")
     placed = tx.all(PLACE, ids=ids, sections=sections, positions=positions)
-    if len(placed) != len(placements):
-        raise CustomFieldNotFound(field=f"fields[{ids.index(min(set(ids) - {each.id for each in placed}))}].id")
     return sorted(placed, key=lambda each: (each.section, each.position, each.id))
 
 
