@@ -35,6 +35,10 @@ log = structlog.get_logger()
 
 SWEEPER_ROLE = "millrace_sweeper"
 LISTING = b"select distinct organization_id from outbox where due_at <= now() limit 1000"
+INLINE_PATIENCE = 2.0
+"""Seconds a request waits for a receiver; the change is made, and its caller should not wait for others' troubles."""
+MARGIN = 0.5
+"""Seconds of the caller's deadline that are left for the answer."""
 SWEEP_EVERY = 1.0
 """Seconds between two looks at what is due."""
 LEASE = timedelta(seconds=60)
@@ -112,13 +116,14 @@ class Outbox:
 
     def deliver(self, who: Caller, events: Sequence[Emitted]) -> None:
         """Delivers fresh events within the request that made them, or hands them on when too many requests do."""
-        if not self._slots.acquire(blocking=False):
+        patience = min(who.time_left() - MARGIN, INLINE_PATIENCE)
+        if patience <= 0 or not self._slots.acquire(blocking=False):
             # Once we are closing nobody takes them; the rows stay for whoever comes next.
             with suppress(RuntimeError):
                 self._background.submit(self._attempt, who.organization_id, events, DEFAULT_TIMEOUT)
             return
         try:
-            self._attempt(who.organization_id, events, min(who.time_left(), DEFAULT_TIMEOUT))
+            self._attempt(who.organization_id, events, patience)
         finally:
             self._slots.release()
 

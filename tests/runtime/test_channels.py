@@ -36,9 +36,9 @@ def test_a_call_carries_the_callers_token_request_id_and_deadline(houses: Houses
     assert limited.idempotency_key == ""
     now = time.monotonic()
     assert limited.deadline is not None
-    assert limited.deadline - now < 3
+    assert limited.deadline - now < 3.5
     assert unlimited.deadline is not None, "what has no deadline gets one"
-    assert unlimited.deadline - now < DEFAULT_TIMEOUT
+    assert unlimited.deadline - now < DEFAULT_TIMEOUT + 0.5  # gRPC rounds a timeout up on its way
 
 
 def test_a_service_that_does_not_answer_is_not_waited_for(houses: Houses) -> None:
