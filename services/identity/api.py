@@ -80,7 +80,8 @@ class IdentityAdmin(admin_service.IdentityAdminServiceServicer):
         """Makes an organisation and its first user, and has its stages seeded."""
         if request.admin_email:
             report(people.email_violations("admin_email", request.admin_email))
-        who = _acting_in(_reserve(self._db, _acting_in(PLATFORM, caller(context))), caller(context))
+        who = _acting_in(PLATFORM, caller(context))
+        who = _acting_in(_reserve(self._db, who), who)
         with self._db.transaction(who) as tx:
             store.found(tx, request.name)
             email = request.admin_email or people.first_email(who.organization_id)
@@ -161,7 +162,7 @@ def _reserve(db: Database, who: Caller) -> int:
 
     An organisation's rows can not be written by the transaction that takes its id. Were the answer alone kept there, a
     crash in between would leave a repeat with an organisation that does not exist; so the id is kept under the key by
-    the platform, and the effect under the same key by the new organisation.
+    the platform, and the effect under the same key by the new organisation: two statements more than a key costs others.
     """
     try:
         with db.transaction(who) as tx:
