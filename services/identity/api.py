@@ -162,7 +162,7 @@ def _reserve(db: Database, who: Caller) -> int:
 
     An organisation's rows can not be written by the transaction that takes its id. Were the answer alone kept there, a
     crash in between would leave a repeat with an organisation that does not exist; so the id is kept under the key by
-    the platform, and the effect under the same key by the new organisation: two statements more than a key costs others.
+    the platform, and the effect under the same key by the new organisation. Two statements more than a key costs else.
     """
     try:
         with db.transaction(who) as tx:
