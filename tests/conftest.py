@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -18,6 +19,10 @@ from tests.statement_rules import broken_rules, loaded_metadatas, names_of
 
 # The host's zone must not matter: the suite runs in one that is neither UTC nor whole hours from it.
 os.environ["TZ"] = "Asia/Kathmandu"
+
+# Time is the machine's: a busy one is no reason for a test to fail.
+hypothesis.settings.register_profile("millrace", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("millrace")
 
 TEMPLATE = "millrace_template"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "500"}

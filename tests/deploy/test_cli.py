@@ -73,7 +73,7 @@ def test_migrate_of_a_database_that_is_not_there_fails_in_a_line(tmp_path: Path)
 def test_serve_names_the_services_there_are() -> None:
     done = millrace("serve", "contacts", "nonsense")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: there is no service nonsense; there are identity, contacts")
+    assert done.stderr.startswith("error: there is no service nonsense; there are identity, ")
 
 
 def test_serve_of_several_services_needs_to_know_where_each_listens() -> None:

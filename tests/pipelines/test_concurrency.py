@@ -5,8 +5,11 @@ from functools import partial
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 
+from services.pipelines import progression
+from services.pipelines.run import Journey
 from tests.harness import Failure, at_once
 from tests.pipelines.conftest import Crm, variables
 from tests.pipelines.drawings import checklist, drawn, ending, form, stage
@@ -129,3 +132,17 @@ def test_a_version_deleted_while_somebody_enrols_has_no_run_or_is_kept(crm: Crm,
     kept = isinstance(buried, Exception)
     assert kept == (not isinstance(enrolled, Exception))
     assert len(crm.find().data) == len(crm.find_runs().data) == int(kept)
+
+
+def test_a_version_is_kept_from_the_look_at_it_to_the_first_row_of_its_run(
+    crm: Crm, admin_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, enrol = crm.published(), progression.enrol
+
+    def enrol_while_somebody_deletes(*values: Any, **named: Any) -> Journey:
+        with psycopg.connect(admin_url) as other, pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute("select 1 from pipelines.pipelines for update nowait")
+        return enrol(*values, **named)
+
+    monkeypatch.setattr(progression, "enrol", enrol_while_somebody_deletes)
+    assert crm.enrol(pipeline.id).status == "running"
