@@ -22,7 +22,6 @@ from services.runtime.callers import Caller, caller
 from services.runtime.db import Database
 from services.runtime.errors import report
 from services.runtime.messages import named_twice, refuse_immutable
-from services.runtime.paging import list_meta, page_of
 from services.runtime.server import meta
 
 CONTACT_MEMBERS = ("first_name", "last_name", "email", "phone")
@@ -62,15 +61,9 @@ class Contacts(service.CrmContactServiceServicer):
 
     def ListContacts(self, request: pb.ListContactsRequest, context: grpc.ServicerContext) -> pb.ListContactsResponse:
         """Lists contacts, newest first."""
-        who, page = caller(context), page_of(request, *contacts.LIVE.kinds)
-        equal = _filters(request, CONTACT_REFERENCES)
-        with self._db.reading(who) as tx:
-            found = contacts.LIVE.find(tx, page, **equal)
-            total = contacts.LIVE.count(tx, **equal) if request.include_total else None
-        return pb.ListContactsResponse(
-            data=map(messages.contact, found[: page.per_page]),
-            meta=list_meta(who, page, found, contacts.LIVE.place, total),
-        )
+        with self._db.reading(caller(context)) as tx:
+            found, about = contacts.LIVE.page(tx, request, **_filters(request, CONTACT_REFERENCES))
+        return pb.ListContactsResponse(data=map(messages.contact, found), meta=about)
 
     def UpdateContact(
         self, request: pb.UpdateContactRequest, context: grpc.ServicerContext
@@ -192,15 +185,9 @@ class Accounts(account_service.CrmAccountServiceServicer):
         self, request: account_pb.ListAccountsRequest, context: grpc.ServicerContext
     ) -> account_pb.ListAccountsResponse:
         """Lists accounts, newest first."""
-        who, page = caller(context), page_of(request, *accounts.LIVE.kinds)
-        equal = _filters(request, ACCOUNT_REFERENCES)
-        with self._db.reading(who) as tx:
-            found = accounts.LIVE.find(tx, page, **equal)
-            total = accounts.LIVE.count(tx, **equal) if request.include_total else None
-        return account_pb.ListAccountsResponse(
-            data=map(messages.account, found[: page.per_page]),
-            meta=list_meta(who, page, found, accounts.LIVE.place, total),
-        )
+        with self._db.reading(caller(context)) as tx:
+            found, about = accounts.LIVE.page(tx, request, **_filters(request, ACCOUNT_REFERENCES))
+        return account_pb.ListAccountsResponse(data=map(messages.account, found), meta=about)
 
     def UpdateAccount(
         self, request: account_pb.UpdateAccountRequest, context: grpc.ServicerContext

@@ -23,7 +23,6 @@ from services.runtime.callers import Caller, caller
 from services.runtime.db import Database, Transaction
 from services.runtime.errors import Violation, report
 from services.runtime.messages import refuse_immutable, timestamp
-from services.runtime.paging import list_meta, page_of
 from services.runtime.server import meta
 from services.runtime.values import plain, struct_of, value_of
 
@@ -56,13 +55,9 @@ class Forms(service.CrmFormServiceServicer):
 
     def ListForms(self, request: pb.ListFormsRequest, context: grpc.ServicerContext) -> pb.ListFormsResponse:
         """Lists versions."""
-        who, page = caller(context), page_of(request, *store.LIVE.kinds)
-        equal = _given(request, FORM_FILTERS)
-        with self._db.reading(who) as tx:
-            rows = store.LIVE.find(tx, page, **equal)
-            total = store.LIVE.count(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, store.LIVE.place, total)
-        return pb.ListFormsResponse(data=map(message, rows[: page.per_page]), meta=about)
+        with self._db.reading(caller(context)) as tx:
+            found, about = store.LIVE.page(tx, request, **_given(request, FORM_FILTERS))
+        return pb.ListFormsResponse(data=map(message, found), meta=about)
 
     def UpdateForm(self, request: pb.UpdateFormRequest, context: grpc.ServicerContext) -> pb.UpdateFormResponse:
         """Changes a draft."""
@@ -144,13 +139,9 @@ class Forms(service.CrmFormServiceServicer):
         self, request: pb.ListFormSubmissionsRequest, context: grpc.ServicerContext
     ) -> pb.ListFormSubmissionsResponse:
         """Lists submissions."""
-        who, page = caller(context), page_of(request, *store.LIVE_SUBMISSIONS.kinds)
-        equal = _given(request, SUBMISSION_FILTERS)
-        with self._db.reading(who) as tx:
-            rows = store.LIVE_SUBMISSIONS.find(tx, page, **equal)
-            total = store.LIVE_SUBMISSIONS.count(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, store.LIVE_SUBMISSIONS.place, total)
-        return pb.ListFormSubmissionsResponse(data=map(submission_message, rows[: page.per_page]), meta=about)
+        with self._db.reading(caller(context)) as tx:
+            found, about = store.LIVE_SUBMISSIONS.page(tx, request, **_given(request, SUBMISSION_FILTERS))
+        return pb.ListFormSubmissionsResponse(data=map(submission_message, found), meta=about)
 
     def DeleteFormSubmission(
         self, request: pb.DeleteFormSubmissionRequest, context: grpc.ServicerContext

@@ -16,7 +16,6 @@ from services.runtime.callers import Caller, caller
 from services.runtime.db import Database, Event, Replay
 from services.runtime.errors import report
 from services.runtime.messages import timestamp
-from services.runtime.paging import list_meta, page_of
 from services.runtime.server import meta
 
 PLATFORM = 0
@@ -56,12 +55,9 @@ class Identity(service.IdentityServiceServicer):
 
     def ListUsers(self, request: pb.ListUsersRequest, context: grpc.ServicerContext) -> pb.ListUsersResponse:
         """Lists people by id."""
-        who, page = caller(context), page_of(request, *store.PEOPLE.kinds)
-        with self._db.reading(who) as tx:
-            users = store.PEOPLE.find(tx, page)
-            total = store.PEOPLE.count(tx) if request.include_total else None
-        about = list_meta(who, page, users, store.PEOPLE.place, total)
-        return pb.ListUsersResponse(data=map(_user, users[: page.per_page]), meta=about)
+        with self._db.reading(caller(context)) as tx:
+            found, about = store.PEOPLE.page(tx, request)
+        return pb.ListUsersResponse(data=map(_user, found), meta=about)
 
     def GetJwks(self, _request: pb.GetJwksRequest, _context: grpc.ServicerContext) -> pb.GetJwksResponse:
         """The keys users' tokens are verified with."""

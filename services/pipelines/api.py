@@ -26,7 +26,6 @@ from services.runtime.callers import Caller, caller
 from services.runtime.db import Database
 from services.runtime.errors import Violation, report
 from services.runtime.messages import refuse_immutable
-from services.runtime.paging import list_meta, page_of
 from services.runtime.server import meta
 from services.runtime.values import plain
 
@@ -68,12 +67,9 @@ class Pipelines(service.CrmPipelineServiceServicer):
         self, request: pb.ListPipelinesRequest, context: grpc.ServicerContext
     ) -> pb.ListPipelinesResponse:
         """Lists versions."""
-        who, page, equal = caller(context), page_of(request, *store.LIVE.kinds), _given(request, FILTERS)
-        with self._db.reading(who) as tx:
-            rows = store.LIVE.find(tx, page, **equal)
-            total = store.LIVE.count(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, store.LIVE.place, total)
-        return pb.ListPipelinesResponse(data=map(pipeline_message, rows[: page.per_page]), meta=about)
+        with self._db.reading(caller(context)) as tx:
+            found, about = store.LIVE.page(tx, request, **_given(request, FILTERS))
+        return pb.ListPipelinesResponse(data=map(pipeline_message, found), meta=about)
 
     def UpdatePipeline(
         self, request: pb.UpdatePipelineRequest, context: grpc.ServicerContext
@@ -188,12 +184,9 @@ class PipelineRuns(run_service.CrmPipelineRunServiceServicer):
         self, request: run_pb.ListPipelineRunsRequest, context: grpc.ServicerContext
     ) -> run_pb.ListPipelineRunsResponse:
         """Lists runs."""
-        who, page, equal = caller(context), page_of(request, *store.RUNS.kinds), _given(request, RUN_FILTERS)
-        with self._db.reading(who) as tx:
-            rows = store.RUNS.find(tx, page, **equal)
-            total = store.RUNS.count(tx, **equal) if request.include_total else None
-        about = list_meta(who, page, rows, store.RUNS.place, total)
-        return run_pb.ListPipelineRunsResponse(data=map(run_message, rows[: page.per_page]), meta=about)
+        with self._db.reading(caller(context)) as tx:
+            found, about = store.RUNS.page(tx, request, **_given(request, RUN_FILTERS))
+        return run_pb.ListPipelineRunsResponse(data=map(run_message, found), meta=about)
 
     def ListPipelineRunActions(
         self, request: run_pb.ListPipelineRunActionsRequest, context: grpc.ServicerContext

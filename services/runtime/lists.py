@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Generic
 
+from crm.runtime.v1.meta_pb2 import ListMeta
 from sqlalchemy import BigInteger, ColumnElement, Select, Table, and_, bindparam, func, or_, select, tuple_
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.operators import desc_op
 
 from services.runtime.db import Transaction
-from services.runtime.paging import Page
+from services.runtime.paging import ListRequest, Page, list_meta, page_of
 from services.runtime.statements import Row, Statement, given, mine, statement
 
 
@@ -34,9 +35,19 @@ class Listing(Generic[Row]):
         self._find = cache(self._compose_find)
         self._count = cache(self._compose_count)
 
+    def page(self, tx: Transaction, request: ListRequest, **equal: Any) -> tuple[list[Row], ListMeta]:
+        """The page that a request asks for of the rows with these members, and what the answer says about itself.
+
+        Raises Invalid for a page_token that is not of this query.
+        """
+        page = page_of(request, *self.kinds)
+        rows = self.find(tx, page, **equal)
+        total = self.count(tx, **equal) if request.include_total else None
+        return rows[: page.per_page], list_meta(tx.who, page, rows, self.place, total)
+
     @property
     def kinds(self) -> tuple[type, ...]:
-        """The Python types of the sort values, for `page_of`."""
+        """The Python types of the sort values."""
         return tuple(column.type.python_type for column, _ in self._sorted_by)
 
     def place(self, row: Row) -> tuple[Any, ...]:
