@@ -1,8 +1,9 @@
 """Which way a run goes on: the branch language, and all of CEL behind it.
 
-A branch is a condition in CEL (Common Expression Language) over `{{action_key.path}}` references. A reference becomes a
-bound name of the same length before CEL sees the text, so an answer is a value and never a piece of a program, and
-CEL's positions are those of the author's text. Texts in quotes and comments are left alone.
+A branch is a condition in CEL (Common Expression Language) over `{{action_key.path}}` references. Before CEL sees the
+text each reference becomes the name of a bound value, `A0`, with blanks to the same length: an answer is a value and
+never a piece of a program, CEL's positions are those of the author's text, and one environment does for every
+expression. Texts in quotes and comments are left alone.
 
 An author learns at once of an unknown reference, of a comparison between unlike types, and of arithmetic that mixes
 whole numbers with answers: answers are doubles, as all numbers of JSON are. While a run is on its way nothing raises:
@@ -23,7 +24,7 @@ from cel_expr_python import cel
 from services.pipelines.actions import Forms, given_by, scope
 from services.pipelines.definition import DEFAULT, Schema
 from services.pipelines.graph import upstream
-from services.pipelines.references import BOOLEAN, NUMBER, REFERENCE, TEXT, Scope, kind, look_up, wrong
+from services.pipelines.references import ANY, BOOLEAN, NUMBER, REFERENCE, TEXT, Scope, kind, look_up, wrong
 from services.runtime.errors import Violation
 from services.runtime.values import is_number
 
@@ -33,19 +34,27 @@ MOST_READ = 64 * 1024
 """Characters of answers that one condition may read."""
 REMEMBERED = 2_000
 
-_LANGUAGE = cel.NewEnvConfigFromYaml("""
+_CONFIG = cel.NewEnvConfigFromYaml("""
 stdlib:
-  exclude_macros: [all, exists, exists_one, filter, map]
+  exclude_macros: [all, exists, exists_one, filter, has, map]
   exclude_functions:
   - name: "_+_"
     overloads: [{id: add_string}, {id: add_bytes}, {id: add_list}]
 """)
 _TYPES = {
-    TEXT: cel.Type("google.protobuf.StringValue"),
-    BOOLEAN: cel.Type("google.protobuf.BoolValue"),
-    NUMBER: cel.Type("google.protobuf.DoubleValue"),
+    TEXT: ("T", cel.Type("google.protobuf.StringValue")),
+    NUMBER: ("N", cel.Type("google.protobuf.DoubleValue")),
+    BOOLEAN: ("B", cel.Type("google.protobuf.BoolValue")),
+    ANY: ("A", cel.Type.DYN),
 }
-"""CEL's types of values that may also be null. For the checker alone: values are bound as they are, undeclared."""
+"""What names of each kind begin with, and CEL's type of values of the kind that may also be null. While a run is on its
+way all answers are `any`: the other types are the checker's alone."""
+MOST_REFERENCES = 300
+"""More than fit into an expression."""
+_LANGUAGE = cel.NewEnv(
+    config=_CONFIG,
+    variables={f"{letter}{number}": of for letter, of in _TYPES.values() for number in range(MOST_REFERENCES)},
+)
 _CONDITIONS = ("BOOL", "bool_wrapper", "DYN")
 
 _TOKENS = re.compile(
@@ -63,7 +72,9 @@ _TOKENS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CODES = re.compile(r"^(?:[A-Z_]+: )+| \[[A-Z_]+\]$")
-_PLACE = re.compile(r"^<input>:\d+:(\d+): ")
+_PLACE = re.compile(r"^<input>:(-?\d+):(-?\d+): ")
+_NAME = re.compile(r"[TNBA]\d+")
+_JOINED = re.compile(r"\w$|\.\s*$")
 _NULLABLE = re.compile(r"wrapper\((\w+)\)")
 _MIXED = re.compile(r"\((?:double, int|int, double)\)")
 _ARITHMETIC = re.compile(r"overload for '_[-+*/%]_'")
@@ -80,11 +91,23 @@ class Parsed(NamedTuple):
     """An expression as CEL gets it."""
 
     text: str
-    paths: Mapping[str, str]
-    """Reference path by bound name."""
+    references: tuple[tuple[int, str], ...]
+    """Where in the text each reference's name stands, and its path."""
     lone: str
     """The path, when the expression is one reference and nothing else."""
     malformed: bool
+
+    @property
+    def paths(self) -> list[str]:
+        """What is referred to, by the number in its name."""
+        return list(dict.fromkeys(path for _, path in self.references))
+
+    def typed(self, kinds: Mapping[str, str]) -> str:
+        """The text with each name telling the kind of its value."""
+        text = list(self.text)
+        for start, path in self.references:
+            text[start], _ = _TYPES[kinds[path]]
+        return "".join(text)
 
 
 def violations(schema: Schema, forms: Forms) -> Iterator[Violation]:
@@ -106,12 +129,12 @@ def problems(expression: str, known: Scope) -> Iterator[str]:
         return
     parsed = _parse(expression)
     if parsed.malformed:
-        yield "a reference is written {{action_key.path}}"
+        yield "a reference is written {{action_key.path}} and stands by itself"
         return
-    unknown = [f"{{{{{path}}}}}: {problem}" for path in parsed.paths.values() if (problem := wrong(path, known))]
+    unknown = [f"{{{{{path}}}}}: {problem}" for path in parsed.paths if (problem := wrong(path, known))]
     yield from unknown
     if not unknown and not parsed.lone:
-        yield from _ill_typed(expression, parsed, known)
+        yield from _ill_typed(parsed, known)
 
 
 def holds(expression: str, variables: Mapping[str, Any]) -> Verdict:
@@ -121,15 +144,15 @@ def holds(expression: str, variables: Mapping[str, Any]) -> Verdict:
     parsed = _parse(expression)
     if parsed.lone:
         return Verdict(is_true(look_up(parsed.lone, variables)))
-    bound = {name: _bound(look_up(path, variables)) for name, path in parsed.paths.items()}
-    if len(repr(bound)) > MOST_READ:
+    answers = {f"A{number}": _bound(look_up(path, variables)) for number, path in enumerate(parsed.paths)}
+    if len(repr(answers)) > MOST_READ:
         return Verdict(False, f"it reads more than {MOST_READ:,} characters of answers")
     try:
-        value = _compiled(parsed.text, tuple((name, "") for name in bound)).eval(data=bound)
+        value = _compiled(parsed.text).eval(data=answers)
     except RuntimeError as error:
-        return Verdict(False, _plain(str(error), expression, parsed))
+        return Verdict(False, _plain(str(error), parsed))
     if value.type() == cel.Type.ERROR:
-        return Verdict(False, _plain(str(value.plain_value()), expression, parsed))
+        return Verdict(False, _plain(str(value.plain_value()), parsed))
     return Verdict(is_true(value.plain_value()))
 
 
@@ -138,55 +161,53 @@ def is_true(value: Any) -> bool:
     return bool(value)
 
 
-def _ill_typed(expression: str, parsed: Parsed, known: Scope) -> Iterator[str]:
+def _ill_typed(parsed: Parsed, known: Scope) -> Iterator[str]:
     """What CEL's checker finds. Numbers compare with any number, so they are typed for arithmetic alone."""
-    kinds = {name: kind(path, known) for name, path in parsed.paths.items()}
-    loose = tuple((name, "" if each == NUMBER else each) for name, each in kinds.items())
-    try:
-        made = _compiled(parsed.text, loose).return_type().name()
-    except RuntimeError as error:
-        yield _plain(str(error), expression, parsed)
-        return
-    if made not in _CONDITIONS:
+    kinds = {path: kind(path, known) for path in parsed.paths}
+    made, found = _checked(parsed.typed({path: ANY if each == NUMBER else each for path, each in kinds.items()}))
+    if not found and NUMBER in kinds.values():
+        exactly, found = _checked(parsed.typed(kinds))
+        made, found = exactly or made, [each for each in found if _ARITHMETIC.search(each)]
+    yield from (_plain(each, parsed) for each in found)
+    if not found and made not in _CONDITIONS:
         yield f"is not a condition: its value is of type {made.lower()}"
+
+
+def _checked(text: str) -> tuple[str, list[str]]:
+    """The type of an expression's value, or what CEL's checker finds wrong with it."""
     try:
-        _compiled(parsed.text, tuple(kinds.items()))
+        return _LANGUAGE.compile(text).return_type().name(), []
     except RuntimeError as error:
-        found = str(error).split("ERROR: ")[1:]
-        yield from (_plain(each, expression, parsed) for each in found if _ARITHMETIC.search(each))
+        found = str(error)
+        return "", found.split("ERROR: ")[1:] or [found]
 
 
 @lru_cache(REMEMBERED)
 def _parse(expression: str) -> Parsed:
-    paths: dict[str, str] = {}
+    text, end = "", 0
+    references, numbers = list[tuple[int, str]](), dict[str, int]()
     malformed = False
-
-    def named(match: re.Match[str]) -> str:
-        nonlocal malformed
-        if match["skipped"]:
-            return match[0]
-        if match["malformed"] or expression[: match.start()].rstrip().endswith("."):
+    for match in _TOKENS.finditer(expression):
+        text += expression[end : match.start()]
+        token, end = match[0], match.end()
+        if match["reference"]:
+            path = token.strip("{} \t")
+            number = numbers.setdefault(path, len(numbers))
+            malformed = malformed or _JOINED.search(text) is not None
+            references.append((len(text), path))
+            token = f"A{number}".ljust(len(token))
+        elif match["malformed"] or _NAME.fullmatch(token):
             malformed = True
-            return match[0]
-        path = match["reference"].strip("{} \t")
-        # Keys have no capitals, so that X can stand for the dot; blanks and braces become underscores.
-        name = match[0].replace(".", "X").translate(_UNDERSCORES)
-        paths[name] = path
-        return name
-
-    text = _TOKENS.sub(named, expression)
-    lone = next(iter(paths.values()), "") if REFERENCE.fullmatch(expression.strip()) else ""
-    return Parsed(text, paths, lone, malformed)
-
-
-_UNDERSCORES = str.maketrans(dict.fromkeys("{} \t", "_"))
+        text += token
+    text += expression[end:]
+    lone = references[0][1] if REFERENCE.fullmatch(expression.strip()) else ""
+    return Parsed(text, tuple(references), lone, malformed)
 
 
 @lru_cache(REMEMBERED)
-def _compiled(text: str, kinds: tuple[tuple[str, str], ...]) -> Any:
-    """The expression with its names declared. Raises RuntimeError with what CEL found."""
-    declared = {name: _TYPES.get(each, cel.Type.DYN) for name, each in kinds}
-    return cel.NewEnv(config=_LANGUAGE, variables=declared).compile(text)
+def _compiled(text: str) -> Any:
+    """The expression, ready to be evaluated. Raises RuntimeError."""
+    return _LANGUAGE.compile(text)
 
 
 def _bound(value: Any) -> Any:
@@ -198,14 +219,16 @@ def _bound(value: Any) -> Any:
     return float(value) if is_number(value) else value
 
 
-def _plain(found: str, expression: str, parsed: Parsed) -> str:
-    """CEL's first finding in the author's words: without its codes and drawings, with the references as written."""
+def _plain(found: str, parsed: Parsed) -> str:
+    """CEL's first finding for an author: without its codes and drawings, and with the references as written."""
     line = _CODES.sub("", found.partition("\n")[0])
     place = _PLACE.match(line)
     line = _PLACE.sub("", line).partition(" expecting {")[0].replace(" (in container '')", "")
+    for number, path in enumerate(parsed.paths):
+        line = re.sub(rf"\b[TNBA]{number}\b", f"{{{{{path}}}}}", line)
     line = _NULLABLE.sub(r"\1", line)
-    for name, path in parsed.paths.items():
-        line = line.replace(name, f"{{{{{path}}}}}")
     if _MIXED.search(line):
         line += "; answers are doubles, write 1.0 and not 1"
-    return f"column {place[1]}: {line}" if place and "\n" not in expression else line
+    if place is None or place[1] == "-1":
+        return line
+    return f"column {place[2]}: {line}" if place[1] == "1" else f"line {place[1]}, column {place[2]}: {line}"

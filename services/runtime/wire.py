@@ -115,7 +115,7 @@ class Wire(psycopg.Connection[Any]):
             pgconn.pipeline_sync()
             while pgconn.flush():
                 self._writable.poll()
-            results = self._drain()
+            results = self._drain(answer_at=len(self._begin) + (known is None))
         except psycopg.OperationalError as error:
             if pgconn.status == pq.ConnStatus.BAD:
                 raise ConnectionLost(str(error)) from error
@@ -132,11 +132,16 @@ class Wire(psycopg.Connection[Any]):
             self._names[wanted.sql] = name
         return self._expect(answer)
 
-    def _drain(self) -> list[pq.abc.PGresult]:
-        """Every result up to the end of the batch."""
+    def _drain(self, answer_at: int) -> list[pq.abc.PGresult]:
+        """Every result up to the end of the batch.
+
+        PostgreSQL sends a batch's results together, but for an answer that is long: what stands before and behind the
+        answer is there when its neighbour is, and each look would hand the interpreter to another thread.
+        """
         results: list[pq.abc.PGresult] = []
         while True:
-            self._wait()
+            if len(results) in (0, answer_at):
+                self._wait()
             result = self.pgconn.get_result()
             if result is None:
                 if self.pgconn.status == pq.ConnStatus.BAD:
