@@ -287,11 +287,10 @@ class RunEvents(event_service.RunEventServiceServicer):
         who = caller(context)
         with self._db.transaction(who) as tx:
             journey = store.lock_run_of_action(tx, request.action_id)
-            moved = _with_submission(journey, request, who) if journey else None
-            if journey and moved and moved is not journey:
-                store.save_run(tx, journey, moved)
-            else:
+            if journey is None or (moved := _with_submission(journey, request, who)) is journey:
                 _log_unused(who, request)
+            else:
+                store.save_run(tx, journey, moved)
             return tx.reply(event_pb.CompleteFormActionResponse())
 
     def EnterContactStage(

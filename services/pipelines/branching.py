@@ -157,8 +157,8 @@ def holds(expression: str, variables: Mapping[str, Any]) -> Verdict:
 
 
 def is_true(value: Any) -> bool:
-    """Truth of any value: null, false, 0, empty text and empty list are false (spec v1 D80)."""
-    return bool(value)
+    """Truth of any value: null, false, 0, empty text and empty list are false, all else is true (spec v1 D80)."""
+    return value not in (None, False, 0, "", [])
 
 
 def _ill_typed(parsed: Parsed, known: Scope) -> Iterator[str]:

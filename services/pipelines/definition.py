@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Self
 
 DRAFT, PUBLISHED, ARCHIVED = "draft", "published", "archived"
-CONTACT, DEAL = "contact", "deal"
+CONTACT = "contact"
 DEFAULT = "default"
 """The branch that always holds."""
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from services.pipelines.definition import Schema
-
 Drawing = dict[str, Any]
 
 
@@ -41,10 +39,6 @@ def ending(key: str, *actions: Drawing) -> Drawing:
 
 def drawn(*stages: Drawing, entry: str | None = None) -> Drawing:
     return {"entry_stage_key": entry if entry is not None else stages[0]["key"], "stages": list(stages)}
-
-
-def schema(*stages: Drawing) -> Schema:
-    return Schema.of(drawn(*stages))
 
 
 def kyc(form_id: int = 10, *, approved: str = "done", otherwise: str = "rejected") -> Drawing:

@@ -25,6 +25,8 @@ MATRIX: list[tuple[str, list[tuple[dict[str, Any], str]]]] = [
     ("{{f.status}} == null", [({}, TAKEN), ({"status": None}, TAKEN), ({"status": ""}, NOT)]),
     ("{{f}} == null", [({}, NOT)]),
     ("{{papers}} == null", [({}, TAKEN)]),
+    ("{{f}}", [({}, TAKEN), ({"status": "x"}, TAKEN)]),
+    ("{{papers}}", [({}, NOT)]),
     ("{{f.status}} in ['a', 'b']", [({"status": "a"}, TAKEN), ({"status": "c"}, NOT), ({}, NOT)]),
     ("{{f.status}} > 'a'", [({"status": "b"}, TAKEN), ({"status": "a"}, NOT), ({}, ERROR)]),
     ("{{f.status}}.startsWith('app')", [({"status": "approved"}, TAKEN), ({"status": "no"}, NOT), ({}, ERROR)]),
