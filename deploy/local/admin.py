@@ -39,9 +39,9 @@ class Admin:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._channel.close()
 
-    def create_organization(self, name: str) -> tuple[int, int]:
-        """A new organisation with its admin user; returns both ids."""
-        made = self._call(self._stub.CreateOrganization, pb.CreateOrganizationRequest(name=name))
+    def create_organization(self, name: str, *, key: str = "") -> tuple[int, int]:
+        """A new organisation with its admin user; returns both ids. Under the same key it is made once."""
+        made = self._call(self._stub.CreateOrganization, pb.CreateOrganizationRequest(name=name), key)
         return made.organization_id, made.user_id
 
     def create_user(self, organization_id: int, email: str, name: str, role: str) -> int:
@@ -69,10 +69,14 @@ class Admin:
         request = pb.CreateApiKeyRequest(organization_id=organization_id, user_id=user_id)
         return self._call(self._stub.CreateApiKey, request).api_key
 
-    def _call(self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request) -> _Response:
+    def _call(
+        self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request, key: str = ""
+    ) -> _Response:
         token = service_token(self._secret, getattr(request, "organization_id", 0))
         try:
-            return method(request, timeout=_PATIENCE, metadata=(("authorization", f"Bearer {token}"),))
+            return method(
+                request, timeout=_PATIENCE, metadata=(("authorization", f"Bearer {token}"), ("idempotency-key", key))
+            )
         except grpc.RpcError as error:
             raise Refusal(error) from error
 

@@ -48,6 +48,7 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",
     "random_page_cost": "1.1",
+    "dynamic_shared_memory_type": "mmap",  # in the data directory: killed, it leaves nothing elsewhere
     "jit": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -49,7 +49,7 @@ def _start(home: Home, port: int, progress: Progress, supervisor: Supervisor, st
     with Admin(state.addresses["identity"], secret) as admin:
         if not admin.has_user(DEMO_ORGANIZATION, DEMO_ADMIN):
             with progress.step("Creating the demo organisation", "demo organisation"):
-                admin.create_organization("Demo")
+                admin.create_organization("Demo", key="demo")
         token = admin.mint_token(DEMO_ORGANIZATION, DEMO_ADMIN, _DEMO_TOKEN_SECONDS)
         api_key = _demo_api_key(home, admin)
     state.url, state.grpc = f"http://{LOOPBACK}:{port}", f"{LOOPBACK}:{port}"

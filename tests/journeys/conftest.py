@@ -45,16 +45,16 @@ class System:
         """Runs a `millrace` command against this system and reads its line of JSON."""
         return millrace(*words, "--data", str(self.data), "--json")
 
-    def client(self, token: str | None = None, **options: Any) -> "Client":
+    def client(self, token: str | None = None) -> "Client":
         """An HTTP client of API v1."""
-        return Client(f"{self.url}/api/v1/crm", token or self.token, **options)
+        return Client(f"{self.url}/api/v1/crm", token or self.token)
 
 
 class Client(httpx.Client):
     """HTTP calls of one user; `call` asserts the status and answers the body's `data`."""
 
-    def __init__(self, url: str, token: str, **options: Any) -> None:
-        super().__init__(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20, **options)
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any) -> Any:
         """The data of a call that succeeds."""
@@ -114,9 +114,9 @@ class Organization:
     user_id: int
     token: str
 
-    def client(self, **options: Any) -> Client:
+    def client(self) -> Client:
         """HTTP calls of its admin."""
-        return self.system.client(self.token, **options)
+        return self.system.client(self.token)
 
 
 @pytest.fixture
