@@ -84,6 +84,8 @@ KEY_LIFETIME = timedelta(hours=24)
 """How long a caller's idempotency key answers (spec v1 D14)."""
 EVENT_LIFETIME = timedelta(days=30)
 """How long a receiver remembers an event; far longer than any redelivery."""
+SPARE = 2
+"""Connections beside one per request: the sweeper's and a background delivery's."""
 STATEMENT_TIMEOUT = "30s"
 """Longer than any caller waits: what runs on is stopped by the database."""
 NUL_IN_JSON = ("22P05", "22021")
@@ -232,7 +234,7 @@ class Database:
             conninfo,
             connection_class=Wire,
             min_size=1,
-            max_size=size,
+            max_size=size + SPARE,
             max_idle=60,
             timeout=5,
             kwargs={"autocommit": True},
